@@ -1,0 +1,46 @@
+# The commands of this project. Each sets the checkout up first, which costs nothing when nothing has changed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+NODE := node_modules/.bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast test-python test-contracts lint fmt types contracts lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make .venv and node_modules ready
+	@$(PYTHON) scripts/dev.py setup
+
+demo: setup ## publish, train, check, merge and pay on a local chain (ARGS="--help" for options)
+	@$(BIN)/commonweight demo $(ARGS)
+
+test: setup ## run every test
+	@$(PYTHON) scripts/dev.py test $(ARGS)
+
+test-fast: setup ## run the tests that need no chain and little time
+	@$(BIN)/pytest -q -m "not slow and not chain" $(ARGS)
+
+lint: setup ## check the style of Python and Solidity
+	@$(BIN)/ruff check .
+	@$(NODE)/forge fmt --check
+
+types: setup ## check the types
+	@$(BIN)/mypy
+
+fmt: setup ## put Python and Solidity into shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(NODE)/forge fmt
+
+contracts: setup ## compile the contracts and package their interfaces for Python
+	@$(NODE)/forge build
+	@$(BIN)/python scripts/export_abis.py
+
+lock: setup ## choose newer dependencies and pin them by hash
+	@$(PYTHON) scripts/dev.py lock
+
+clean: ## remove what set-up, builds and runs made
+	rm -rf .venv node_modules build dist reports .commonweight .pytest_cache .mypy_cache .ruff_cache .hypothesis

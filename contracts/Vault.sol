@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
+import {IVault} from "./interfaces/IVault.sol";
+
+/// The only holder of tokens. Everything else moves numbers between `free` balances and modules' pots.
+/// Keeps I1 (balance >= owed, owed = sum of all free and pots), I2, I3.
+contract Vault is IVault, ReentrancyGuard {
+    using SafeERC20 for IERC20;
+
+    IERC20 public immutable token;
+    address public immutable panel;
+    address public immutable tasks;
+    address public immutable court;
+
+    /// Sum of all free balances and pots.
+    uint256 public owed;
+    mapping(address who => uint256) public free;
+    mapping(address module => mapping(bytes32 id => uint256)) public pot;
+
+    event Deposited(address indexed who, uint256 amount);
+    event Withdrawn(address indexed who, uint256 amount);
+    event Locked(address indexed module, bytes32 indexed id, address indexed from, uint256 amount);
+    event Paid(address indexed module, bytes32 indexed id, address indexed to, uint256 amount);
+    event Shifted(
+        address indexed module, bytes32 indexed id, address indexed toModule, bytes32 toId, uint256 amount
+    );
+
+    error NotModule(address caller);
+    error ShortFree(address who, uint256 has, uint256 needs);
+    error ShortPot(address module, bytes32 id, uint256 has, uint256 needs);
+
+    constructor(IERC20 token_, address panel_, address tasks_, address court_) {
+        token = token_;
+        panel = panel_;
+        tasks = tasks_;
+        court = court_;
+    }
+
+    /// Credits what really arrived, so a token that takes a fee cannot make the Vault owe more than it has.
+    function deposit(uint256 amount) external nonReentrant {
+        uint256 before = token.balanceOf(address(this));
+        token.safeTransferFrom(msg.sender, address(this), amount);
+        uint256 arrived = token.balanceOf(address(this)) - before;
+        owed += arrived;
+        free[msg.sender] += arrived;
+        emit Deposited(msg.sender, arrived);
+    }
+
+    function withdraw(uint256 amount) external nonReentrant {
+        _debit(msg.sender, amount);
+        owed -= amount;
+        emit Withdrawn(msg.sender, amount);
+        token.safeTransfer(msg.sender, amount);
+    }
+
+    /// A module locks what its own caller promised: `from` is that module's msg.sender (I2).
+    function lock(address from, bytes32 id, uint256 amount) external {
+        _onlyModule(msg.sender);
+        _debit(from, amount);
+        pot[msg.sender][id] += amount;
+        emit Locked(msg.sender, id, from, amount);
+    }
+
+    /// A module pays out of its own pot only (I3).
+    function pay(bytes32 id, address to, uint256 amount) external {
+        _take(id, amount);
+        free[to] += amount;
+        emit Paid(msg.sender, id, to, amount);
+    }
+
+    function shift(bytes32 id, address module, bytes32 toId, uint256 amount) external {
+        _onlyModule(module);
+        _take(id, amount);
+        pot[module][toId] += amount;
+        emit Shifted(msg.sender, id, module, toId, amount);
+    }
+
+    function _debit(address who, uint256 amount) private {
+        uint256 has = free[who];
+        if (has < amount) revert ShortFree(who, has, amount);
+        free[who] = has - amount;
+    }
+
+    function _take(bytes32 id, uint256 amount) private {
+        _onlyModule(msg.sender);
+        uint256 has = pot[msg.sender][id];
+        if (has < amount) revert ShortPot(msg.sender, id, has, amount);
+        pot[msg.sender][id] = has - amount;
+    }
+
+    function _onlyModule(address who) private view {
+        if (who != tasks && who != panel && who != court) revert NotModule(who);
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+// Tokens credited to this address can be withdrawn by nobody.
+address constant BURN = address(0xdEaD);
+
+/// The frozen terms of a task. Amounts in token units, windows in seconds.
+struct Params {
+    uint96 reward; // slot 0: per accepted work
+    uint96 bond; //            locked by a trainer per lease, >= reward
+    uint96 aggReward; // slot 1: per merge, <= reward
+    uint96 aggBond; //         locked by a proposer, and by whoever contests him
+    uint16 slots; //           leases per round, 1..256
+    uint16 rounds;
+    uint16 feeBps; //          validators' fee per work, in 1/10000 of the reward
+    uint16 want; //            expected committee size
+    uint8 quorum; // slot 2: accepts needed to enter the merge
+    uint8 lag; //              round r trains from the model that round r - lag left
+    uint16 decoyOneIn; //      reserved, must be 0
+    uint24 claimT;
+    uint24 trainT;
+    uint24 sealT;
+    uint24 revealT;
+    uint24 openT;
+    uint24 aggT;
+}
+
+/// What one work commits to; `workRoot` is the Tree root of the artifact abi.encode(Header).
+struct Header {
+    bytes32 updateRoot;
+    uint64 updateLength;
+    bytes32 trajRoot;
+    uint32 trajCount;
+    bytes32 stepRoot;
+    uint32 stepCount;
+    bytes32 metaHash;
+}
+
+enum State {
+    NONE,
+    CLAIMED,
+    SUBMITTED,
+    DISPUTED,
+    VALID,
+    SOFT,
+    HARD,
+    EXPIRED
+}
+
+struct Task {
+    address publisher; // slot 0
+    uint16 begun; //     rounds begun; also the index of the next round
+    uint16 settled; //   rounds settled, always in order
+    uint32 pending; //   works that are not terminal
+    bool closed;
+    bytes32 specHash; // slot 1
+    bytes32 model; // slot 2: the initial model
+    Params params; // slots 3..5
+}
+
+struct Round {
+    uint40 claimEnd; // slot 0
+    uint40 trainEnd; //  0 while leases can be claimed
+    uint16 claimed;
+    uint16 submitted;
+    uint16 undecided; // submitted, neither opened nor rejected: their mask bit is open
+    uint40 beacon; //    the block whose hash gives the data seed
+    uint32 poll; //      0 until the works are checked
+    uint40 decidedAt; // when `undecided` last fell to 0, or the round ended without works
+    address proposer; // slot 1
+    uint40 movedAt; //   when the proposal was made, dropped or settled
+    uint32 contest; //   dispute over the live proposal
+    address challenger; // slot 2
+    bytes32 seed; // slot 3: decides the data of every lease
+    uint256 mask; // slot 4: works that enter the merge
+    bytes32 root; // slot 5: the proposed model, and after settling the model the round left
+}
+
+struct Work {
+    address trainer; // slot 0
+    State state;
+    bool opened; //      the seal was opened
+    bool soft; //        some dispute ended SOFT
+    uint24 disputes; //  disputes not yet ruled
+    uint24 yes; //       counted accepts
+    uint24 no; //        rejects: the finders
+    bytes32 seal; // slot 1
+    bytes32 root; // slot 2: 0 until submitted
+}
+
+struct Seat {
+    address owner; // slot 0
+    uint96 reserved; //  part of the stake that backs unsettled votes
+    uint32 firstPoll; // slot 1: the first poll this seat may vote in
+    uint32 endPoll; //   the first poll it may not vote in; 0 = none yet
+    uint40 exitAt; //    when it may leave; 0 = not exiting
+}
+
+struct Poll {
+    address asker; // slot 0
+    uint40 sealEnd;
+    uint40 revealEnd;
+    uint16 want;
+    bytes32 seed; // slot 1
+    uint24 seats; // slot 2: seats that existed when it was opened
+    uint24 sealedCount;
+    uint24 revealed;
+    uint40 beacon;
+    uint96 risk; //      what each vote stakes
+}
+
+struct Dispute {
+    uint40 task; // slot 0
+    uint16 round;
+    uint16 slot;
+    uint8 tree;
+    uint32 leaf;
+    uint32 poll;
+    State outcome; //    NONE until ruled, then VALID, SOFT or HARD
+    bool merge; //       about the round's proposal, not about a work
+    uint24 hard;
+    uint24 soft;
+    uint24 innocent;
+}
+
+/// A vote is item << 40 | tree << 32 | v, v = 0: accept, leaf + 1: that leaf is bad, WITHHELD: no data.
+library Votes {
+    uint32 internal constant WITHHELD = type(uint32).max;
+    uint8 internal constant LAST_TREE = 3; // 0 header, 1 update, 2 trajectories, 3 steps
+
+    function item(uint256 vote) internal pure returns (uint256) {
+        return vote >> 40;
+    }
+
+    function tree(uint256 vote) internal pure returns (uint8) {
+        return uint8((vote >> 32) & 0xff);
+    }
+
+    function verdict(uint256 vote) internal pure returns (uint32) {
+        return uint32(vote & 0xffffffff);
+    }
+}
+
+/// Checked narrowing: a number that does not fit stops the transaction.
+library Cast {
+    error Overflow(uint256 value, uint256 max);
+
+    function u16(uint256 x) internal pure returns (uint16) {
+        return uint16(_fit(x, type(uint16).max));
+    }
+
+    function u24(uint256 x) internal pure returns (uint24) {
+        return uint24(_fit(x, type(uint24).max));
+    }
+
+    function u32(uint256 x) internal pure returns (uint32) {
+        return uint32(_fit(x, type(uint32).max));
+    }
+
+    function u40(uint256 x) internal pure returns (uint40) {
+        return uint40(_fit(x, type(uint40).max));
+    }
+
+    function u96(uint256 x) internal pure returns (uint96) {
+        return uint96(_fit(x, type(uint96).max));
+    }
+
+    function _fit(uint256 x, uint256 max) private pure returns (uint256) {
+        if (x > max) revert Overflow(x, max);
+        return x;
+    }
+}

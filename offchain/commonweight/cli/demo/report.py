@@ -1,0 +1,312 @@
+"""What the run came to: `summary.json`, the checks that decide the exit status, and the closing table.
+
+The checks recompute what everybody should have got from the works' outcomes and the spec's economy, and compare it with
+balances read from the chain: they share no code with the contracts that paid.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ...core.spec import Economy
+from ...core.state import State, Task, Work, WorkState
+from ...core.verdict import read_vote
+from ...nodes import metrics
+from .spectator import Spectator
+from .story import tokens
+from .view import spark
+from .world import DemoPlan, Participant, World
+
+MIN_LOSS_FALL = 0.15
+Json = dict[str, Any]
+
+
+def summarise(plan: DemoPlan, world: World, spectator: Spectator, seconds: float) -> Json:
+    """Everything worth knowing about a finished run, as JSON values; token amounts are decimal strings of wei."""
+    state = spectator.state
+    task = next(iter(state.tasks.values()))
+    losses = spectator.losses(task)
+    cheated = cheated_works(world)
+    people = {p.name: person(world, state, task, p, cheated) for p in world.people.values()}
+    ledger = vault(world)
+    results = {name: result(p) for name, p in world.people.items()}
+    summary: Json = {
+        "attack": plan.attack,
+        "seed": plan.seed,
+        "task": task.id,
+        "spec": task.spec.hex(),
+        "rounds": [round_row(task, i, losses) for i in sorted(task.rounds)],
+        "bond": str(world.task.economy.bond),
+        "loss": {"initial": losses[0], "final": losses[-1], "fall": 1 - losses[-1] / losses[0]},
+        "participants": people,
+        "vault": ledger,
+        "versions": [task.initial.hex(), *((r.model or b"").hex() for _, r in sorted(task.rounds.items()))],
+        "final_roots": {name: (r or {}).get("final") for name, r in results.items()},
+        "gas": gas(world),
+        "training_share": training_share(people),
+        "checking_cost": checking_cost(people),
+        "wall_seconds": round(seconds, 1),
+    }
+    summary["checks"] = checks(plan, task, summary, results)
+    summary["ok"] = all(summary["checks"].values())
+    return summary
+
+
+def result(who: Participant) -> Json | None:
+    """The participant's own ``result.json``."""
+    path = who.home / "result.json"
+    loaded: Json | None = json.loads(path.read_text()) if path.exists() else None
+    return loaded
+
+
+def cheated_works(world: World) -> set[tuple[int, int]]:
+    """(round, slot) of the works that the cheater says it forged."""
+    records = metrics.read(world.people["trainer-1"].home / "metrics.jsonl")
+    return {(r["round"], r["slot"]) for r in records if r["event"] == "train" and r.get("cheated")}
+
+
+def round_row(task: Task, index: int, losses: list[float]) -> Json:
+    """One round: losses before and after, and how its works ended."""
+    round_ = task.rounds[index]
+    states = [w.state for w in round_.works.values()]
+    return {
+        "round": index,
+        "loss_before": losses[index],
+        "loss_after": losses[index + 1],
+        "model": (round_.model or b"").hex(),
+        "merged": len(round_.included),
+        "accepted": states.count(WorkState.VALID),
+        "rejected": states.count(WorkState.HARD) + states.count(WorkState.SOFT),
+        "expired": states.count(WorkState.EXPIRED),
+        "skipped": round_.skipped,
+    }
+
+
+def person(world: World, state: State, task: Task, who: Participant, cheated: set[tuple[int, int]]) -> Json:
+    """One participant: what it did, what the rules give, what the chain shows."""
+    economy = world.task.economy
+    works = [(r.index, w) for r in task.rounds.values() for w in r.works.values() if w.trainer == who.address]
+    seats = [s.id for s in state.seats.values() if s.owner == who.address]
+    merges = sum(
+        r.proposal is not None and not r.skipped and r.proposal.by == who.address
+        for r in task.rounds.values()
+    )
+    expected = (
+        expected_gain(state, task, economy, [w for _, w in works], seats) + merges * economy.merge_reward
+    )
+    if who.role == "publisher":
+        expected = -spent(state, task, economy)
+    chain = world.chain
+    staked = sum(
+        int(chain.view("Vault", "pot", chain.addresses["Panel"], seat.to_bytes(32, "big"))) for seat in seats
+    )
+    holds = chain.token_balance(who.address) + int(chain.view("Vault", "free", who.address)) + staked
+    states = [w.state for _, w in works]
+    forged = [w for i, w in works if (i, w.slot) in cheated and who.name == "trainer-1"]
+    return {
+        "role": who.role,
+        "address": "0x" + who.address.hex(),
+        "leases": len(works),
+        "accepted": states.count(WorkState.VALID),
+        "rejected": states.count(WorkState.HARD) + states.count(WorkState.SOFT),
+        "expired": states.count(WorkState.EXPIRED),
+        "merges_proposed": merges,
+        "forged": len(forged),
+        "paid_for_forged": str(sum(w.paid for w in forged)),
+        "paid": str(sum(w.paid for _, w in works) + fees_paid(state, seats) + merges * economy.merge_reward),
+        "bond_lost": str(sum(w.lost for _, w in works)),
+        "bond_lost_forged": str(sum(w.lost for w in forged)),
+        "expected_gain": str(expected),
+        "gain": str(holds - who.minted),
+        **timings(who),
+    }
+
+
+def expected_gain(state: State, task: Task, economy: Economy, works: list[Work], seats: list[int]) -> int:
+    """Token wei that the rules give to an owner of these works and seats, merges left out."""
+    total = 0
+    for work in works:
+        total += economy.reward if work.state is WorkState.VALID else 0
+        total -= economy.bond if work.state is WorkState.HARD else 0
+        total -= economy.bond // 8 if work.state is WorkState.EXPIRED else 0
+    for round_ in task.rounds.values():
+        votes = state.polls[round_.poll].revealed if round_.poll is not None else {}
+        for work in round_.works.values():
+            yes, no = voters(votes, work.slot)
+            for seat in seats:
+                total += vote_value(economy, work, seat in yes, seat in no, len(yes), len(no))
+    return total
+
+
+def voters(votes: dict[int, list[tuple[int, bool]]], slot: int) -> tuple[set[int], set[int]]:
+    """Seats whose counted vote on a work was accept, and those whose was a reject."""
+    yes: set[int] = set()
+    no: set[int] = set()
+    for seat, batch in votes.items():
+        for vote, counted in batch:
+            item, _, value = read_vote(vote)
+            if counted and item == slot:
+                (no if value else yes).add(seat)
+    return yes, no
+
+
+def vote_value(economy: Economy, work: Work, accepted: bool, rejected: bool, yes: int, no: int) -> int:
+    """Token wei that one seat's vote on one work earns."""
+    if accepted and work.state is WorkState.VALID:
+        return economy.fee // yes
+    if rejected and work.state is WorkState.HARD:
+        return economy.fee // no + economy.bond // 2 // no
+    if rejected and work.state is WorkState.SOFT:
+        return economy.fee // no
+    return 0
+
+
+def spent(state: State, task: Task, economy: Economy) -> int:
+    """Token wei that left the publisher's escrow by the rules."""
+    total = 0
+    for round_ in task.rounds.values():
+        votes = state.polls[round_.poll].revealed if round_.poll is not None else {}
+        total += economy.merge_reward if round_.proposal is not None and not round_.skipped else 0
+        for work in round_.works.values():
+            yes, no = voters(votes, work.slot)
+            right = len(yes) if work.state is WorkState.VALID else len(no)
+            decided = work.state in (WorkState.VALID, WorkState.HARD, WorkState.SOFT)
+            total += economy.fee // right * right if decided and right else 0
+            total += economy.reward if work.state is WorkState.VALID else 0
+    return total
+
+
+def fees_paid(state: State, seats: list[int]) -> int:
+    """Fees and finders' shares that the chain says were paid to these seats."""
+    return sum(poll.settled[s][0] for poll in state.polls.values() for s in seats if s in poll.settled)
+
+
+def timings(who: Participant) -> Json:
+    """Seconds of a process: alive, training, checking (wall; of which CPU)."""
+    records = metrics.read(who.home / "metrics.jsonl")
+    if not records:
+        return {}
+    spans: dict[str, list[Json]] = defaultdict(list)
+    for record in records:
+        spans[record["event"]].append(record)
+    alive = records[-1]["time"] - records[0]["time"]
+    out: Json = {"alive_seconds": round(alive, 1)}
+    for event in ("train", "check", "judge", "merge"):
+        if spans[event]:
+            out[f"{event}_seconds"] = round(sum(r["seconds"] for r in spans[event]), 2)
+            out[f"{event}_cpu_seconds"] = round(sum(r["cpu"] for r in spans[event]), 2)
+    return out
+
+
+def training_share(people: dict[str, Json]) -> float:
+    """Share of the honest trainers' lives that was spent training."""
+    honest = [
+        p for p in people.values() if p["role"] == "trainer" and not p["forged"] and "train_seconds" in p
+    ]
+    alive = sum(p["alive_seconds"] for p in honest)
+    return round(sum(p["train_seconds"] for p in honest) / alive, 4) if alive else 0.0
+
+
+def checking_cost(people: dict[str, Json]) -> float:
+    """CPU of one validator's checks as a share of the CPU of all training it checked."""
+    trained = sum(p.get("train_cpu_seconds", 0.0) for p in people.values())
+    checkers = [p.get("check_cpu_seconds", 0.0) for p in people.values() if p["role"] == "validator"]
+    return round(sum(checkers) / len(checkers) / trained, 4) if checkers and trained else 0.0
+
+
+def vault(world: World) -> Json:
+    """The Vault's ledger against its token balance."""
+    chain = world.chain
+    owed, holds = int(chain.view("Vault", "owed")), chain.token_balance(chain.addresses["Vault"])
+    burnt = int(chain.view("Vault", "free", bytes(18) + b"\xde\xad"))
+    return {"owed": str(owed), "balance": str(holds), "burnt": str(burnt), "balances": owed == holds}
+
+
+def gas(world: World) -> Json:
+    """Gas per contract call over every transaction of the chain."""
+    used: dict[str, list[int]] = defaultdict(list)
+    for tx in world.chain.transactions(0, world.chain.head().number):
+        if tx.contract and tx.function and tx.status:
+            used[f"{tx.contract}.{tx.function}"].append(tx.gas_used)
+    return {
+        name: {"calls": len(v), "min": min(v), "mean": sum(v) // len(v), "max": max(v)}
+        for name, v in sorted(used.items())
+    }
+
+
+def checks(plan: DemoPlan, task: Task, summary: Json, results: dict[str, Json | None]) -> dict[str, bool]:
+    """What must hold for exit status 0."""
+    people = summary["participants"].items()
+    cheater = "trainer-1" if plan.attack != "none" else None
+    honest = [p for name, p in people if name != cheater]
+    out = {
+        "loss_fell_15_percent": summary["loss"]["fall"] >= MIN_LOSS_FALL,
+        "honest_paid_exactly": all(p["gain"] == p["expected_gain"] for _, p in people),
+        "honest_work_accepted": all(
+            p["accepted"] == p["leases"] > 0 for p in honest if p["role"] == "trainer"
+        ),
+        "no_honest_bond_shrank": all(p["bond_lost"] == "0" for p in honest),
+        "same_final_root": {r["final"] if r and r["agrees"] else None for r in results.values()}
+        == {task.latest.hex()},
+        "ledger_balances": bool(summary["vault"]["balances"]),
+        "all_rounds_ran": len(task.rounds) == plan.rounds
+        and not any(r.skipped for r in task.rounds.values()),
+    }
+    if cheater is not None:
+        out |= cheat_checks(summary["participants"][cheater], plan, summary)
+    return out
+
+
+def cheat_checks(cheater: Json, plan: DemoPlan, summary: Json) -> dict[str, bool]:
+    """The cheater was found each time, paid nothing for it and lost its bonds."""
+    bond = int(summary["bond"])
+    forged = cheater["forged"]
+    lost = int(cheater["bond_lost_forged"])
+    possible = plan.rounds if plan.attack != "stale" else plan.rounds - 1
+    return {
+        "cheater_cheated": forged > 0 or possible == 0,
+        "cheater_unpaid_for_forged": cheater["paid_for_forged"] == "0",
+        "cheater_lost_its_bonds": lost == forged * bond,
+    }
+
+
+def render(console: Console, summary: Json) -> None:
+    """The closing table."""
+    losses = [summary["loss"]["initial"], *(r["loss_after"] for r in summary["rounds"])]
+    table = Table(title="participants", title_justify="left")
+    for column in (
+        "who",
+        "leases",
+        "accepted",
+        "rejected",
+        "paid",
+        "bond lost",
+        "gain",
+        "by the rules",
+        "training",
+    ):
+        table.add_column(column)
+    for name, p in summary["participants"].items():
+        share = p.get("train_seconds", 0) / p["alive_seconds"] if p.get("alive_seconds") else 0
+        numbers = (str(p[k]) if p["role"] == "trainer" else "" for k in ("leases", "accepted", "rejected"))
+        amounts = (tokens(int(p[k])) for k in ("paid", "bond_lost", "gain", "expected_gain"))
+        label = f"{name} ({summary['attack']})" if p["forged"] else name
+        table.add_row(
+            label, *numbers, *amounts, f"{share:.0%}" if share else "", style="red" if p["forged"] else ""
+        )
+    console.print(table)
+    path = " > ".join(f"{loss:.3f}" for loss in losses)
+    console.print(f"validation loss {spark(losses)}  {path}  (-{summary['loss']['fall']:.1%})")
+    console.print(
+        f"model {summary['versions'][-1][:16]}   vault owes and holds {tokens(int(summary['vault']['owed']))}"
+    )
+    for name, ok in summary["checks"].items():
+        console.print(
+            f"  {'ok  ' if ok else 'FAIL'} {name.replace('_', ' ')}", style="" if ok else "bold red"
+        )
+    console.print(f"{summary['wall_seconds']:.0f} s")

@@ -1,0 +1,72 @@
+"""Chain events as lines a person reads; shared by the demo's live view, its plain output and `status`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ...core.events import Event
+from ...core.spec import TOKEN
+from ...core.state import WorkState
+from ...core.verdict import read_vote
+from ...core.works import WITHHELD
+
+TREES = ("header", "update", "trajectory", "step")
+Name = Callable[[bytes], str]
+
+
+def tokens(wei: int) -> str:
+    """Token wei as tokens, without trailing zeros."""
+    return f"{wei / TOKEN:.6f}".rstrip("0").rstrip(".")
+
+
+def namer(names: Mapping[bytes, str]) -> Name:
+    """Names of known addresses, short hex of others."""
+    return lambda who: names.get(who, f"0x{who.hex()[:4]}..{who.hex()[-4:]}")
+
+
+def vote_text(vote: int) -> str:
+    """A work vote in words."""
+    item, tree, value = read_vote(vote)
+    if value == 0:
+        return f"accepts work {item}"
+    if value == WITHHELD:
+        return f"says work {item} is withheld"
+    return f"rejects work {item}: {TREES[tree % 4]} leaf {value - 1}"
+
+
+def line(event: Event, name: Name) -> str | None:
+    """One line for an event, or None when it would only be noise."""
+    a = event.args
+    where = f"round {a['round']}" if "round" in a else ""
+    match event.contract, event.name:
+        case "Tasks", "Published":
+            return f"task {a['task']} published by {name(a['publisher'])}, spec {a['specHash'].hex()[:12]}"
+        case "Tasks", "RoundBegun":
+            return f"{where} begins from model {a['base'].hex()[:12]}"
+        case "Tasks", "Claimed":
+            return f"{where}: {name(a['trainer'])} claims slot {a['slot']}"
+        case "Tasks", "Submitted":
+            return f"{where}: {name(a['trainer'])} submits {a['root'].hex()[:12]}"
+        case "Tasks", "Disputed":
+            return f"{where}: work {a['slot']} is disputed at {TREES[a['tree'] % 4]} leaf {a['leaf']}"
+        case "Tasks", "Opened":
+            merged = "merged" if a["included"] else "not merged"
+            return f"{where}: work {a['slot']} opened, {merged}, paid {tokens(a['paid'])}"
+        case "Tasks", "Resolved":
+            verdict = WorkState(a["state"]).name
+            paid = f"paid {tokens(a['paid'])}, bond lost {tokens(a['lost'])}"
+            return f"{where}: work {a['slot']} judged {verdict}, {paid}"
+        case "Tasks", "Expired":
+            return f"{where}: work {a['slot']} expired, lost {tokens(a['lost'])}"
+        case "Tasks", "Proposed":
+            return f"{where}: {name(a['by'])} proposes model {a['root'].hex()[:12]}"
+        case "Tasks", "Contested":
+            return f"{where}: {name(a['by'])} contests the proposed model"
+        case "Tasks", "Advanced":
+            return f"{where}: model is now {a['model'].hex()[:12]}{' (skipped)' if a['skipped'] else ''}"
+        case "Panel", "Seated":
+            return f"{name(a['owner'])} takes seat {a['seat']}"
+        case "Court", "Ruled":
+            return f"dispute {a['dispute']}: {WorkState(a['outcome']).name}"
+        case _:
+            return None

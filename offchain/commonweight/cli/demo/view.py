@@ -1,0 +1,185 @@
+"""What a person sees: a live table on a terminal, plain lines in a pipe, and the closing summary."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from ...chain.client import Head
+from ...core.duties import poll_over
+from ...core.events import Event
+from ...core.state import Round, State, Task, WorkState
+from .story import line, namer, tokens
+
+BARS = "▁▂▃▄▅▆▇█"
+RECENT = 10
+
+
+def phase(state: State, round_: Round, now: int) -> str:
+    """Where a round stands, in one word or two."""
+    if round_.settled:
+        return "settled"
+    if round_.proposal is not None:
+        return "merge contested" if round_.proposal.contested else "merge proposed"
+    if round_.poll is not None:
+        poll = state.polls[round_.poll]
+        if now < poll.seal_end:
+            return "checking"
+        return "opening" if poll_over(poll, now) else "revealing"
+    return "claiming" if round_.train_end is None else "training"
+
+
+def activity(state: State, task: Task, who: bytes, now: int) -> str:
+    """What a participant is doing, as far as the chain shows it."""
+    seat = next((s.id for s in state.seats.values() if s.owner == who), None)
+    for round_ in reversed(list(task.rounds.values())):
+        mine = [w for w in round_.works.values() if w.trainer == who]
+        if mine:
+            word = mine[0].state.name.lower()
+            return f"round {round_.index}: {'training' if word == 'claimed' and round_.train_end else word}"
+        if seat is not None and round_.poll is not None:
+            poll = state.polls[round_.poll]
+            step = "settled" if seat in poll.settled else "revealed" if seat in poll.revealed else None
+            return f"round {round_.index}: {step or ('sealed' if seat in poll.sealed else 'checking')}"
+    return "seated" if seat is not None else "starting"
+
+
+def spark(values: list[float]) -> str:
+    """Losses as a row of bars."""
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    return "".join(BARS[int((v - low) / (high - low or 1) * (len(BARS) - 1))] for v in values)
+
+
+class View:
+    """Live on a terminal; otherwise one line per event. `console` is stderr when stdout carries JSON."""
+
+    def __init__(
+        self, console: Console, title: str, names: Mapping[bytes, str], cheater: bytes | None
+    ) -> None:
+        self.console = console
+        self.title = title
+        self.names = dict(names)
+        self.cheater = cheater
+        self.recent: deque[str] = deque(maxlen=RECENT)
+        self._live = (
+            Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
+        )
+
+    def __enter__(self) -> View:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """A line of our own."""
+        self.recent.append(text)
+        if self._live is None:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def events(self, events: list[Event]) -> None:
+        """Tell what happened on the chain."""
+        name = namer(self.names)
+        for event in events:
+            text = line(event, name)
+            if text:
+                self.say(f"block {event.block:>4}  {text}")
+
+    def show(self, state: State, task: Task | None, now: int, block: int, losses: list[float]) -> None:
+        """Redraw the live view."""
+        if self._live is None:
+            return
+        parts: list[Any] = [Text(f"{self.title}   block {block}", style="bold")]
+        if task is not None:
+            parts += [
+                rounds_table(state, task, now, losses),
+                people_table(state, task, self.names, self.cheater, now),
+            ]
+        parts.append(Panel("\n".join(self.recent) or "starting", title="events", title_align="left"))
+        self._live.update(Group(*parts))
+
+
+def rounds_table(state: State, task: Task, now: int, losses: list[float]) -> Table:
+    """One row per round."""
+    table = Table(title=f"validation loss {spark(losses)}", title_justify="left", expand=True)
+    for column in ("round", "phase", "claimed", "submitted", "accepted", "rejected", "loss after", "model"):
+        table.add_column(column)
+    for round_ in task.rounds.values():
+        works = list(round_.works.values())
+        loss = f"{losses[round_.index + 1]:.4f}" if len(losses) > round_.index + 1 else ""
+        table.add_row(
+            f"{round_.index + 1}/{task.params['rounds']}",
+            phase(state, round_, now),
+            str(len(works)),
+            str(sum(w.root is not None for w in works)),
+            str(sum(w.state is WorkState.VALID for w in works)),
+            str(sum(w.state in (WorkState.DISPUTED, WorkState.HARD, WorkState.SOFT) for w in works)),
+            loss,
+            (round_.model or b"").hex()[:12],
+        )
+    return table
+
+
+def people_table(
+    state: State, task: Task, names: Mapping[bytes, str], cheater: bytes | None, now: int
+) -> Table:
+    """One row per participant."""
+    table = Table(expand=True)
+    for column in ("who", "address", "doing", "accepted", "rejected", "received", "bond lost"):
+        table.add_column(column)
+    works = [w for r in task.rounds.values() for w in r.works.values()]
+    for who, name in names.items():
+        if name == "publisher":
+            continue
+        mine = [w for w in works if w.trainer == who]
+        lost = sum(w.lost for w in mine)
+        table.add_row(
+            f"{name} (cheats)" if who == cheater else name,
+            f"0x{who.hex()[:4]}..{who.hex()[-4:]}",
+            activity(state, task, who, now),
+            str(sum(w.state is WorkState.VALID for w in mine)) if mine else "",
+            str(sum(w.state in (WorkState.HARD, WorkState.SOFT) for w in mine)) if mine else "",
+            tokens(earned(state, task, who)),
+            tokens(lost) if lost else "",
+            style="red" if who == cheater else "",
+        )
+    return table
+
+
+def earned(state: State, task: Task, who: bytes) -> int:
+    """Rewards and fees of one participant so far, in token wei, bonds that came back left out."""
+    rewards = sum(w.paid for r in task.rounds.values() for w in r.works.values() if w.trainer == who)
+    seats = {s.id for s in state.seats.values() if s.owner == who}
+    fees = sum(
+        paid for poll in state.polls.values() for seat, (paid, _) in poll.settled.items() if seat in seats
+    )
+    return rewards + fees
+
+
+def render_status(state: State, head: Head, owed: int, balance: int) -> None:
+    """`commonweight status`."""
+    console = Console()
+    print_ledger = "balances" if owed <= balance else "DOES NOT BALANCE"
+    console.print(f"block {head.number}   vault owes {tokens(owed)}, holds {tokens(balance)}: {print_ledger}")
+    if not state.tasks:
+        console.print("no task is published yet")
+    for task in state.tasks.values():
+        names = {seat.owner: f"seat {seat.id}" for seat in state.seats.values() if not seat.left}
+        trainers = {w.trainer for r in task.rounds.values() for w in r.works.values()}
+        names |= dict.fromkeys(sorted(trainers), "trainer")
+        over = " (finished)" if task.finished else ""
+        console.print(f"task {task.id}{over}   spec {task.spec.hex()[:16]}   model {task.latest.hex()[:16]}")
+        console.print(rounds_table(state, task, head.timestamp, []))
+        console.print(people_table(state, task, names, None, head.timestamp))

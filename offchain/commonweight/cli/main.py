@@ -1,0 +1,288 @@
+"""The command tree. Each command imports what it needs when it runs, so `--help` is quick and needs no torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from commonweight import __version__
+
+from ..core.errors import CommonweightError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train one model with strangers and get paid for work that checks out.",
+)
+
+
+def _group(name: str, help_: str) -> typer.Typer:
+    group = typer.Typer(no_args_is_help=True, help=help_)
+    app.add_typer(group, name=name)
+    return group
+
+
+key_app = _group("key", "Key files (Web3 keystore v3).")
+devnet_app = _group("devnet", "A local chain with its state on disk.")
+contracts_app = _group("contracts", "Deploy and check the contracts.")
+task_app = _group("task", "Write, check and publish training tasks.")
+
+Network = Annotated[str, typer.Option("--network", "-n", help="Network name or RPC URL.")]
+Key = Annotated[Path, typer.Option(help="Keystore file of the sender.")]
+Password = Annotated[
+    Path | None, typer.Option(help="File with the keystore's password; asked for if absent.")
+]
+Deployment = Annotated[
+    Path | None, typer.Option(help="Deployment file; deployments/<chain id>.json if absent.")
+]
+Home = Annotated[Path, typer.Option(help="Folder of this node's journal, artifacts and logs.")]
+Listen = Annotated[str, typer.Option(help="HOST:PORT to serve artifacts on; port 0 takes a free one.")]
+PublicUrl = Annotated[str, typer.Option(help="URL others reach this node at, if not the one it listens on.")]
+TaskId = Annotated[int, typer.Option("--task", "-t", help="Number of the task.")]
+Done = Annotated[bool, typer.Option("--exit-when-done", help="Stop once the task is over and paid out.")]
+JsonOut = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+@app.command()
+def demo(
+    attack: Annotated[
+        str, typer.Option(help="What trainer-1 does: none, skip-steps, stale, wrong-data, random.")
+    ] = ("skip-steps"),
+    rounds: Annotated[int, typer.Option(min=1, max=64)] = 4,
+    trainers: Annotated[int, typer.Option(min=1, max=16)] = 4,
+    validators: Annotated[int, typer.Option(min=1, max=16)] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the initial model.")] = 7,
+    runs: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("runs"),
+    json_: JsonOut = False,
+) -> None:
+    """Run the whole cycle on this machine: chain, publisher, trainers, validators, one of them cheating."""
+    from .demo.run import DemoPlan, run_demo
+
+    plan = DemoPlan(
+        attack=attack, rounds=rounds, trainers=trainers, validators=validators, seed=seed, runs=runs
+    )
+    raise typer.Exit(run_demo(plan, json_))
+
+
+@key_app.command("new")
+def key_new(path: Path, password_file: Password = None) -> None:
+    """Make a new key and write its keystore file (0600)."""
+    from ..chain import keys
+
+    address = keys.create(path, keys.read_password(password_file, "New password: "))
+    print(f"0x{address.hex()}  {path}")
+
+
+@key_app.command("show")
+def key_show(path: Path) -> None:
+    """Print the address of a keystore file; needs no password."""
+    from ..chain import keys
+
+    print(f"0x{keys.address_of(path).hex()}")
+
+
+@devnet_app.command("up")
+def devnet_up(
+    directory: Annotated[Path, typer.Option("--dir", help="Where the chain's state is kept.")] = Path(
+        "runs/devnet"
+    ),
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8545,
+    block_time: Annotated[int, typer.Option(min=1, help="Seconds per block.")] = 1,
+) -> None:
+    """Start a local chain in the foreground; Ctrl-C stops it and keeps its state."""
+    from .commands import devnet_up as run
+
+    run(directory, port, block_time)
+
+
+@devnet_app.command("faucet")
+def devnet_faucet(
+    address: str,
+    ether: Annotated[float, typer.Option(help="Ether for gas.")] = 10.0,
+    tokens: Annotated[float, typer.Option(help="Test tokens.")] = 10_000.0,
+    network: Network = "anvil",
+    deployment: Deployment = None,
+) -> None:
+    """Give an address ether and test tokens (local chain only)."""
+    from .commands import faucet as run
+
+    run(network, deployment, address, ether, tokens)
+
+
+@contracts_app.command("deploy")
+def contracts_deploy(
+    key: Key,
+    network: Network = "anvil",
+    password_file: Password = None,
+    token: Annotated[str, typer.Option(help="Address of the reward token.")] = "",
+    test_token: Annotated[
+        bool, typer.Option("--test-token", help="Create a token that anybody can mint.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Deployment file to write.")] = None,
+) -> None:
+    """Deploy the contracts and write the deployment file."""
+    from .commands import deploy as run
+
+    run(network, key, password_file, token, test_token, out)
+
+
+@contracts_app.command("check")
+def contracts_check(network: Network = "anvil", deployment: Deployment = None) -> None:
+    """Compare chain id and code hashes with the deployment file."""
+    from .commands import check as run
+
+    run(network, deployment)
+
+
+@task_app.command("init")
+def task_init(path: Path = Path("task.toml")) -> None:
+    """Write a commented example task."""
+    from .commands import task_init as run
+
+    run(path)
+
+
+@task_app.command("lint")
+def task_lint(path: Path) -> None:
+    """Check a task file and print what it would cost; sends nothing."""
+    from .commands import task_lint as run
+
+    run(path)
+
+
+@task_app.command("publish")
+def task_publish(
+    path: Path,
+    key: Key,
+    home: Home = Path("runs/publisher"),
+    network: Network = "anvil",
+    password_file: Password = None,
+    deployment: Deployment = None,
+    listen: Listen = "127.0.0.1:0",
+    public_url: PublicUrl = "",
+    serve: Annotated[bool, typer.Option(help="Keep serving the task's artifacts.")] = True,
+    exit_when_done: Done = False,
+) -> None:
+    """Publish a task with full escrow, then serve its artifacts."""
+    from .commands import publish as run
+
+    config = _node(
+        "publisher", home, key, password_file, network, deployment, 0, listen, public_url, exit_when_done
+    )
+    run(path, config, serve)
+
+
+def _role_command(role: str, help_: str) -> None:
+    group = _group(role, help_)
+
+    def run(
+        key: Key,
+        task: TaskId = 1,
+        home: Home = Path("runs") / role,
+        network: Network = "anvil",
+        password_file: Password = None,
+        deployment: Deployment = None,
+        listen: Listen = "127.0.0.1:0",
+        public_url: PublicUrl = "",
+        exit_when_done: Done = False,
+        attack: Annotated[str, typer.Option(hidden=True)] = "none",
+    ) -> None:
+        from ..nodes.wiring import run_node
+
+        run_node(
+            _node(
+                role,
+                home,
+                key,
+                password_file,
+                network,
+                deployment,
+                task,
+                listen,
+                public_url,
+                exit_when_done,
+                attack,
+            )
+        )
+
+    group.command("run", help=f"Run a {role} until Ctrl-C, or until the task is done.")(run)
+
+
+for _role, _help in (
+    ("trainer", "Claim leases, train, be paid."),
+    ("validator", "Hold a seat, re-check drawn pieces, be paid."),
+    ("relay", "Store and serve artifacts without a stake."),
+):
+    _role_command(_role, _help)
+
+
+@app.command()
+def status(
+    network: Network = "anvil",
+    deployment: Deployment = None,
+    json_: JsonOut = False,
+) -> None:
+    """What the chain says: tasks, rounds, works, verdicts, payouts. Needs no key."""
+    from .commands import status as run
+
+    run(network, deployment, json_)
+
+
+def _node(
+    role: str,
+    home: Path,
+    key: Path,
+    password_file: Path | None,
+    network: str,
+    deployment: Path | None,
+    task: int,
+    listen: str,
+    public_url: str,
+    exit_when_done: bool,
+    attack: str = "none",
+) -> Any:
+    """Node configuration from command-line options."""
+    from ..chain.networks import resolve
+    from ..nodes.wiring import NodeConfig
+    from .commands import deployment_path, split_listen
+
+    net = resolve(network)
+    host, port = split_listen(listen)
+    return NodeConfig(
+        role=role,
+        home=home,
+        key=key,
+        password_file=password_file,
+        rpc=net.rpc_url,
+        deployment=deployment_path(deployment, net),
+        task=task,
+        host=host,
+        port=port,
+        confirmations=net.confirmations,
+        exit_when_done=exit_when_done,
+        attack=attack,
+        public_url=public_url,
+    )
+
+
+def main() -> NoReturn:
+    """Entry point: errors an operator can act upon are one line and exit status 1."""
+    try:
+        app(standalone_mode=True)
+    except CommonweightError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)

@@ -1,0 +1,1 @@
+"""The protocol as pure functions: no clock, no socket, no file, no torch. Everything above stands on this floor."""

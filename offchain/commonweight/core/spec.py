@@ -1,0 +1,386 @@
+"""The frozen definition of a task: what a person writes as TOML, checked strictly, canonicalised and named by its root.
+
+`TaskFile` is the parsed TOML. Publishing turns it into a `Spec` (roots filled in, numeric profile pinned), whose
+canonical bytes are an artifact; the chain knows its root. The economy goes to the chain as numbers of its own.
+"""
+
+from __future__ import annotations
+
+import tomllib
+import types
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+from . import codec, merkle
+from .codec import B32, U8, U16, U32, U64
+from .errors import CommonweightError
+
+T = TypeVar("T")
+TOKEN = 10**18
+KINDS = ("pretrain",)
+MERGE_RULES = ("mean",)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The built-in Llama-shaped decoder: RMSNorm, rotary positions, SwiGLU, tied embedding."""
+
+    vocab: U32 = 256
+    dim: U32 = 96
+    layers: U16 = 3
+    heads: U16 = 4
+    hidden: U32 = 256
+    context: U32 = 128
+    seed: U64 = 7
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSpec:
+    """Inner AdamW steps of one lease; ``segment`` steps are committed and audited together (c <= 10)."""
+
+    steps: U32 = 40
+    segment: U16 = 10
+    batch: U16 = 8
+    lr: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip: float = 1.0
+
+    @property
+    def segments(self) -> int:
+        """Number of committed segments of a work."""
+        return self.steps // self.segment
+
+
+@dataclass(frozen=True, slots=True)
+class MergeSpec:
+    """The integer outer step: weights are ``lane * 2**-weight_bits``, update lanes are shifted by ``update_shift``."""
+
+    rule: str = "mean"
+    weight_bits: U8 = 24
+    update_shift: U8 = 8
+    lr_num: U16 = 7
+    lr_den: U16 = 10
+    momentum_num: U16 = 9
+    momentum_den: U16 = 10
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationSpec:
+    """What a seat checks of a work: ``checks`` segments, and the TOPLOC thresholds of the activation proofs.
+
+    Thresholds are the worst values that a proof may show in any chunk. Inside the pinned profile honest ones are all
+    zero; for the default model weights one optimiser step old show 63, 4.6 and 20, weights rounded to bfloat16 5, 0.44
+    and 2.
+    """
+
+    checks: U16 = 1
+    topk: U16 = 128
+    chunk: U16 = 32
+    max_exponent_mismatches: U16 = 4
+    max_mantissa_mean: float = 0.25
+    max_sign_mismatches: U16 = 1
+    profile: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """The canonical spec; ``root`` names it on the chain."""
+
+    name: str
+    kind: str
+    model: ModelSpec
+    training: TrainingSpec
+    merge: MergeSpec
+    verification: VerificationSpec
+    data_root: B32
+    data_length: U64
+    validation_length: U64
+    initial_model: B32
+
+    def encode(self) -> bytes:
+        """Canonical bytes."""
+        return codec.encode(self)
+
+    @property
+    def root(self) -> bytes:
+        """Merkle root of the canonical bytes: the spec's name."""
+        return merkle.root(self.encode())
+
+    @staticmethod
+    def decode(data: bytes) -> Spec:
+        """Strictly decode and check a spec received as an artifact."""
+        spec = codec.decode(Spec, data)
+        check_training(spec.kind, spec.model, spec.training, spec.merge, spec.verification)
+        if not 0 < spec.validation_length < spec.data_length:
+            raise _bad("validation_length", "must lie inside the data")
+        return spec
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """Where the publisher takes the text from: ``pydoc-topics``, ``stdlib``, or a file path relative to the TOML."""
+
+    source: str = "pydoc-topics"
+    validation_fraction: float = 0.1
+    max_bytes: U32 = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Durations of a round's windows in seconds; each closes early when everybody who could use it has."""
+
+    claim: U32 = 600
+    train: U32 = 3600
+    seal: U32 = 1800
+    reveal: U32 = 900
+    open: U32 = 900
+    merge: U32 = 1800
+
+
+@dataclass(frozen=True, slots=True)
+class Economy:
+    """What the chain is told at ``publish``; amounts are token wei."""
+
+    reward: int = 10 * TOKEN
+    bond: int = 10 * TOKEN
+    merge_reward: int = 5 * TOKEN // 2
+    merge_bond: int = 10 * TOKEN
+    slots: U16 = 8
+    rounds: U16 = 16
+    fee_bps: U16 = 1000
+    want: U16 = 5
+    quorum: U8 = 2
+    lag: U8 = 1
+    decoy_one_in: U16 = 0
+    windows: Windows = field(default_factory=Windows)
+
+    @property
+    def fee(self) -> int:
+        """Validators' share of one lease, in token wei."""
+        return self.reward * self.fee_bps // 10_000
+
+    @property
+    def escrow(self) -> int:
+        """What the publisher locks: the worst case of all rounds, in token wei."""
+        return self.rounds * (self.slots * (self.reward + self.fee) + self.merge_reward)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFile:
+    """A publisher's TOML, parsed and checked."""
+
+    name: str
+    kind: str
+    model: ModelSpec
+    training: TrainingSpec
+    merge: MergeSpec
+    verification: VerificationSpec
+    data: DataSpec
+    economy: Economy
+
+
+_SECTIONS: dict[str, type] = {
+    "model": ModelSpec,
+    "training": TrainingSpec,
+    "merge": MergeSpec,
+    "verification": VerificationSpec,
+    "data": DataSpec,
+    "economy": Economy,
+}
+_AMOUNTS = {"reward", "bond", "merge_reward", "merge_bond"}
+
+
+def parse_task(text: str) -> TaskFile:
+    """Parse a task file.
+
+    Raises `CommonweightError`: E1001 not TOML, E1002 unknown or missing key, E1003 wrong type, E1004 value out
+    of range, E1005 impossible economy.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CommonweightError("E1001", f"the task file is not TOML: {error}") from error
+    head = raw.pop("task", None)
+    if not isinstance(head, dict):
+        raise CommonweightError(
+            "E1002", "the task file has no [task] section", "start from `commonweight task init`"
+        )
+    unknown = set(raw) - set(_SECTIONS)
+    if unknown:
+        raise _unknown(sorted(unknown)[0], _SECTIONS, "section")
+    for key in set(head) - {"name", "kind"}:
+        raise _unknown(f"task.{key}", ("name", "kind"), "key")
+    name, kind = (_string(head, key) for key in ("name", "kind"))
+    parts: dict[str, Any] = {
+        section: _build(cls, raw.get(section, {}), section) for section, cls in _SECTIONS.items()
+    }
+    task = TaskFile(name=name, kind=kind, **parts)
+    check_training(kind, task.model, task.training, task.merge, task.verification)
+    if not 0 < task.data.validation_fraction < 0.9:
+        raise _bad("data.validation_fraction", "must lie between 0 and 0.9")
+    check_economy(task.economy)
+    return task
+
+
+def _string(head: dict[str, Any], key: str) -> str:
+    value = head.get(key)
+    if not isinstance(value, str) or not value or len(value) > 64:
+        raise CommonweightError("E1003", f"task.{key} must be a string of 1 to 64 characters")
+    return value
+
+
+def _unknown(key: str, known: Any, what: str) -> CommonweightError:
+    import difflib
+
+    near = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(known), 1)
+    hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(known))}"
+    return CommonweightError("E1002", f"unknown {what} `{key}` in the task file", hint)
+
+
+def _build(cls: type[T], raw: Any, where: str) -> T:
+    if not isinstance(raw, dict):
+        raise CommonweightError("E1003", f"`{where}` must be a section, not {type(raw).__name__}")
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    hints = get_type_hints(cls, include_extras=True)
+    for key in raw:
+        if key not in known:
+            raise _unknown(f"{where}.{key}", known, "key")
+    values: dict[str, Any] = {}
+    for key, f in known.items():
+        if key in raw:
+            values[key] = _convert(hints[key], raw[key], f"{where}.{key}", key in _AMOUNTS)
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise CommonweightError("E1002", f"`{where}.{key}` is missing from the task file")
+    return cls(**values)
+
+
+def _convert(kind: Any, value: Any, where: str, amount: bool) -> Any:
+    if amount:
+        return _amount(value, where)
+    if is_dataclass(kind):
+        return _build(kind, value, where)  # type: ignore[arg-type]
+    if get_origin(kind) is Annotated:
+        size = get_args(kind)[1].size
+        if type(value) is not int:
+            raise _type(where, "an integer", value)
+        if not 0 <= value < 1 << (8 * size):
+            raise _bad(where, f"must fit {8 * size} bits, got {value}")
+        return value
+    if kind is float:
+        if type(value) not in (int, float):
+            raise _type(where, "a number", value)
+        return float(value)
+    if not isinstance(value, kind) or isinstance(kind, types.GenericAlias):
+        raise _type(where, "a string", value)
+    return value
+
+
+def _amount(value: Any, where: str) -> int:
+    """Tokens as a decimal string or an integer, in wei."""
+    if type(value) not in (int, str):
+        raise _type(where, 'an amount of tokens such as "2.5"', value)
+    try:
+        wei = Decimal(value) * TOKEN
+    except InvalidOperation as error:
+        raise _type(where, 'an amount of tokens such as "2.5"', value) from error
+    if not wei.is_finite() or wei != wei.to_integral_value() or not 0 <= wei < 1 << 96:
+        raise _bad(where, f"is no amount of tokens with at most 18 decimals: {value}")
+    return int(wei)
+
+
+def _type(where: str, want: str, value: Any) -> CommonweightError:
+    return CommonweightError("E1003", f"`{where}` must be {want}, got {value!r}")
+
+
+def _bad(where: str, why: str) -> CommonweightError:
+    return CommonweightError("E1004", f"`{where}` {why}")
+
+
+def check_training(
+    kind: str, model: ModelSpec, training: TrainingSpec, merge: MergeSpec, verification: VerificationSpec
+) -> None:
+    """Refuse a spec that no honest node could train or check. Raises E1004."""
+    rules = [
+        (kind in KINDS, "task.kind", f"must be one of {', '.join(KINDS)}, got `{kind}`"),
+        (model.vocab == 256, "model.vocab", "must be 256: tokens are bytes"),
+        (1 <= model.layers <= 48, "model.layers", "must be 1..48"),
+        (1 <= model.heads and 8 <= model.dim <= 4096, "model.dim", "must be 8..4096"),
+        (
+            model.heads > 0 and model.dim % (2 * model.heads) == 0,
+            "model.heads",
+            "must divide dim into even parts",
+        ),
+        (8 <= model.hidden <= 16384, "model.hidden", "must be 8..16384"),
+        (8 <= model.context <= 4096, "model.context", "must be 8..4096"),
+        (
+            1 <= training.segment <= 10,
+            "training.segment",
+            "must be 1..10 steps: longer ones cannot be audited",
+        ),
+        (
+            training.steps > 0
+            and training.steps <= 10_000
+            and training.steps % max(1, training.segment) == 0,
+            "training.steps",
+            "must be 1..10000 and a multiple of training.segment",
+        ),
+        (1 <= training.batch <= 1024, "training.batch", "must be 1..1024"),
+        (0 < training.lr < 1, "training.lr", "must lie between 0 and 1"),
+        (0 <= training.beta1 < 1, "training.beta1", "must be 0 or more and below 1"),
+        (0 <= training.beta2 < 1, "training.beta2", "must be 0 or more and below 1"),
+        (0 < training.eps < 1, "training.eps", "must lie between 0 and 1"),
+        (0 <= training.weight_decay < 10, "training.weight_decay", "must be 0 or more and below 10"),
+        (0 < training.clip, "training.clip", "must be above 0"),
+        (merge.rule in MERGE_RULES, "merge.rule", f"must be one of {', '.join(MERGE_RULES)}"),
+        (8 <= merge.weight_bits <= 28, "merge.weight_bits", "must be 8..28"),
+        (merge.update_shift <= 15, "merge.update_shift", "must be 0..15"),
+        (0 < merge.lr_num and 0 < merge.lr_den, "merge.lr", "must be a positive fraction"),
+        (merge.momentum_num < merge.momentum_den, "merge.momentum", "must be below 1"),
+        (
+            1 <= verification.checks <= training.segments,
+            "verification.checks",
+            f"must be 1..{training.segments}, the segments of a work",
+        ),
+        (1 <= verification.topk <= 1024, "verification.topk", "must be 1..1024"),
+        (
+            1 <= verification.chunk and verification.chunk * model.dim >= 2 * verification.topk,
+            "verification.topk",
+            "must be at most half of chunk * model.dim",
+        ),
+        (
+            verification.chunk > 0 and training.batch * model.context % verification.chunk == 0,
+            "verification.chunk",
+            "must divide training.batch * model.context, the tokens of a step",
+        ),
+    ]
+    for ok, where, why in rules:
+        if not ok:
+            raise _bad(where, why)
+
+
+def check_economy(e: Economy) -> None:
+    """The inequalities that ``Tasks.publish`` checks on-chain (research: contracts 3.12). Raises E1005."""
+    windows = [getattr(e.windows, f.name) for f in fields(e.windows)]
+    rules = [
+        (e.reward > 0, "economy.reward must be above 0"),
+        (e.bond >= e.reward, "economy.bond must be at least economy.reward, or cheating would pay"),
+        (e.merge_reward <= e.reward, "economy.merge_reward must be at most economy.reward"),
+        (e.merge_bond > 0, "economy.merge_bond must be above 0"),
+        (1 <= e.slots <= 256, "economy.slots must be 1..256"),
+        (1 <= e.rounds, "economy.rounds must be 1..65535"),
+        (100 <= e.fee_bps <= 5000, "economy.fee_bps must be 100..5000: validators must be paid"),
+        (1 <= e.quorum <= e.want, "economy.quorum must be 1..want"),
+        (1 <= e.lag <= 4, "economy.lag must be 1..4"),
+        (e.decoy_one_in == 0, "economy.decoy_one_in must be 0 in this version"),
+        (
+            all(1 <= w <= 7 * 86_400 for w in windows),
+            "each window in economy.windows must be 1 second to 7 days",
+        ),
+    ]
+    for ok, why in rules:
+        if not ok:
+            raise CommonweightError("E1005", f"impossible economy: {why}")

@@ -1,0 +1,329 @@
+"""What every role shares: follow the chain, fold it, do the duties it leaves, serve artifacts.
+
+A tick never blocks on training or on a transaction: long work runs beside it (`jobs`), transactions are journalled
+effects with deterministic names (`chain.sender`). Killing the process at any point loses nothing but time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..chain.client import Chain
+from ..chain.follower import Follower
+from ..chain.journal import Journal
+from ..chain.sender import Refused, Sender
+from ..core.duties import Duty, Todo, cranks
+from ..core.errors import CommonweightError
+from ..core.hashing import abi_sha256
+from ..core.state import Poll, Round, State, Task, Work, fold
+from ..shardcast.fetch import Library
+from ..shardcast.server import ArtifactServer
+from ..shardcast.store import Store
+from ..tasks import pretrain
+from .jobs import Jobs
+from .lineage import Lineage
+from .metrics import Metrics
+
+log = logging.getLogger("commonweight.node")
+TRANSIENT = ("E1203", "E1206")
+"""The chain's node is away or hiccups: nothing is lost by waiting."""
+
+REFUSED_PAUSE = 2
+"""Seconds of chain time before a transaction that the chain refused in simulation is asked for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an operator decides about a node."""
+
+    home: Path
+    task: int
+    poll_seconds: float = 0.25
+    exit_when_done: bool = False
+    attack: str = "none"
+    public_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """The parts a node is wired from (see `wiring`)."""
+
+    chain: Chain
+    follower: Follower
+    sender: Sender
+    journal: Journal
+    store: Store
+    server: ArtifactServer
+    library: Library
+    metrics: Metrics
+    state: State
+
+
+class Node:
+    """A participant in one task. Subclasses add duties and handlers."""
+
+    role = "relay"
+
+    def __init__(self, kit: Kit, settings: Settings) -> None:
+        self.kit = kit
+        self.settings = settings
+        self.me: bytes = kit.sender.address
+        self.now = 0
+        self.block = 0
+        self._seen = b""
+        self.jobs = Jobs(self._job_failed)
+        self.lineage = Lineage(self.get, kit.store.put, pretrain.parameters)
+        self.stop = threading.Event()
+        self._paused: dict[str, int] = {}
+        self.handlers: dict[Duty, Callable[..., None]] = {
+            Duty.TOUCH: self.do_touch,
+            Duty.EXPIRE: self.do_expire,
+            Duty.PROPOSE: self.do_propose,
+            Duty.CONTEST: self.do_contest,
+            Duty.ADVANCE: self.do_advance,
+            Duty.RULE: self.do_rule,
+            Duty.FORFEIT: self.do_forfeit,
+            Duty.RECLAIM: self.do_reclaim,
+        }
+
+    # -- the loop ---------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """The folded chain state."""
+        return self.kit.state
+
+    @property
+    def task(self) -> Task | None:
+        """The task this node works on, once the chain shows it."""
+        return self.state.tasks.get(self.settings.task)
+
+    def run(self) -> None:
+        """Tick until stopped, or until there is nothing left to do when ``exit_when_done`` is set."""
+        self.kit.metrics.write("start", role=self.role, address=self.me, attack=self.settings.attack)
+        while not self.stop.is_set():
+            try:
+                self.tick()
+            except CommonweightError as error:
+                if error.code not in TRANSIENT:
+                    raise
+                self.kit.metrics.write("problem", error=str(error))
+                log.warning("%s", error)
+            if self.settings.exit_when_done and self.done():
+                self.write_result()
+                break
+            self.stop.wait(self.settings.poll_seconds)
+        self.kit.metrics.write("stop", role=self.role)
+        self.jobs.close()
+
+    def tick(self) -> None:
+        """One turn: new events, transactions in flight, duties. Without a new block or a finished job nothing can have
+        changed, and nothing is done."""
+        head = self.kit.chain.head()
+        if head.hash == self._seen and not self.jobs.collected():
+            return
+        self._seen = head.hash
+        self.follow()
+        for effect in self.kit.sender.pump():
+            self.kit.metrics.write(
+                "effect", id=effect.effect_id, state=effect.state, gas=effect.gas_used, error=effect.error
+            )
+        self.prepare()
+        self.collect()
+        for todo in self.duties():
+            if self.stop.is_set():
+                return
+            self.attempt(todo)
+
+    def follow(self) -> None:
+        """Fold what is new on the chain; a reorg folds everything again."""
+        head = self.kit.chain.head()
+        self.now, self.block = head.timestamp, head.number
+        try:
+            events = self.kit.follower.poll()
+        finally:
+            # Also when reading on failed: what was cut off must not stay in the state.
+            if self.kit.follower.rewound:
+                self._fold_anew()
+        if not self.kit.follower.rewound:
+            fold(events, self.state)
+
+    def _fold_anew(self) -> None:
+        """After a reorg: the state is the fold of what is left, kept in the same object for those who hold it."""
+        self.kit.metrics.write("reorg", block=self.block)
+        fresh = fold(self.kit.follower.events)
+        for name in State.__slots__:
+            setattr(self.state, name, getattr(fresh, name))
+
+    def attempt(self, todo: Todo) -> None:
+        """Carry out one duty; what goes wrong is recorded and tried again at a later tick."""
+        try:
+            self.handlers[todo.duty](*todo.subject)
+        except CommonweightError as error:
+            self.kit.metrics.write("problem", duty=todo.duty.value, subject=todo.subject, error=str(error))
+            log.warning("%s %s: %s", todo.duty.value, todo.subject, error)
+
+    def prepare(self) -> None:
+        """Preconditions of the role, such as funds or a seat."""
+
+    def collect(self) -> None:
+        """Pull what the Vault owes us once the task is over and we mean to leave."""
+        task, free = self.task, self.state.free.get(self.me, 0)
+        if self.settings.exit_when_done and task is not None and task.finished and free:
+            count = self.state.withdrawals.get(self.me, 0)
+            self.call(f"withdraw:{count}:{free}", "Vault", "withdraw", free)
+
+    def duties(self) -> Iterator[Todo]:
+        """What to do now; every participant turns the cranks."""
+        yield from cranks(self.state, self.me, self.now, self.block)
+
+    def done(self) -> bool:
+        """The task is over, what we earned is in our wallet, and nothing of ours is in flight."""
+        task = self.task
+        if task is None or not task.finished or self.jobs.busy or self.kit.sender.pending():
+            return False
+        return not self.state.free.get(self.me, 0)
+
+    def _job_failed(self, key: Hashable, error: BaseException) -> None:
+        self.kit.metrics.write("problem", job=str(key), error=str(error))
+        level = logging.WARNING if isinstance(error, CommonweightError) else logging.ERROR
+        log.log(level, "%s: %s", key, error, exc_info=None if isinstance(error, CommonweightError) else error)
+
+    # -- helpers for handlers ---------------------------------------------------------------------------------
+
+    def call(self, effect: str, contract: str, function: str, *args: Any) -> None:
+        """Ask for a transaction once; the effect's name makes a repetition harmless."""
+        if self._paused.get(effect, 0) > self.now:
+            return
+        answer = self.kit.sender.request(effect, contract, function, args)
+        if isinstance(answer, Refused):
+            self._paused[effect] = self.now + REFUSED_PAUSE
+            log.debug("%s refused: %s%s", effect, answer.error, answer.args)
+
+    def get(self, root: bytes, limit: int) -> bytes:
+        """Verified artifact bytes from the own store or from any node that has them."""
+        return self.kit.library.get(root, limit)
+
+    def round_of(self, task: int, index: int) -> tuple[Task, Round]:
+        """Task and round by number."""
+        return self.state.tasks[task], self.state.tasks[task].rounds[index]
+
+    def work_of(self, task: int, index: int, slot: int) -> tuple[Task, Round, Work]:
+        """Task, round and work by number."""
+        found, round_ = self.round_of(task, index)
+        return found, round_, round_.works[slot]
+
+    def round_seed(self, task: Task, round_: Round) -> bytes | None:
+        """The round's data seed: from the chain's event, or from the beacon block before anybody stored it."""
+        if round_.seed is None and round_.beacon is not None and self.block > round_.beacon:
+            block_hash = self.kit.chain.block_hash(round_.beacon)
+            return block_hash and abi_sha256(block_hash, task.id, round_.index)
+        return round_.seed
+
+    def poll_seed(self, poll: Poll) -> bytes | None:
+        """The poll's sortition seed, likewise."""
+        if poll.seed is None and self.block > poll.beacon:
+            block_hash = self.kit.chain.block_hash(poll.beacon)
+            return block_hash and abi_sha256(block_hash, poll.id)
+        return poll.seed
+
+    def fund(self, needed: int) -> bool:
+        """Move tokens from the wallet into the Vault until ``needed`` wei are free; True when they are."""
+        free = self.state.free.get(self.me, 0)
+        if free >= needed:
+            return True
+        wallet = self.kit.chain.token_balance(self.me)
+        if wallet < needed - free:
+            self.kit.metrics.write(
+                "problem", error="not enough tokens", needed=needed, free=free, wallet=wallet
+            )
+            return False
+        vault = self.kit.chain.addresses["Vault"]
+        self.call("approve", "Token", "approve", vault, 2**256 - 1)
+        approval = self.kit.sender.effect("approve")
+        if approval is not None and approval.ok:
+            count = self.state.deposits.get(self.me, 0)
+            self.call(f"deposit:{count}", "Vault", "deposit", needed - free)
+        return False
+
+    def announce(self) -> None:
+        """Tell the chain once where this node serves its artifacts."""
+        url = self.settings.public_url or self.kit.server.url
+        if self.state.endpoints.get(self.me) != url:
+            self.call(f"announce:{url}", "Tasks", "announce", url)
+
+    # -- cranks -----------------------------------------------------------------------------------------------
+
+    def do_touch(self, task: int, index: int) -> None:
+        self.call(f"touch:{task}:{index}:{self.now // 10}", "Tasks", "touch", task, index)
+
+    def do_expire(self, task: int, index: int, slot: int) -> None:
+        self.call(f"expire:{task}:{index}:{slot}", "Tasks", "expire", task, index, slot)
+
+    def do_rule(self, dispute: int) -> None:
+        self.call(f"rule:{dispute}", "Court", "rule", dispute)
+
+    def do_forfeit(self, poll: int, seat: int) -> None:
+        self.call(f"forfeit:{poll}:{seat}", "Panel", "forfeit", poll, seat)
+
+    def do_reclaim(self, task: int) -> None:
+        self.call(f"reclaim:{task}", "Tasks", "reclaim", task)
+
+    def do_advance(self, task: int, index: int) -> None:
+        self.call(f"advance:{task}:{index}", "Tasks", "advance", task, index)
+
+    def do_propose(self, task: int, index: int) -> None:
+        found, _ = self.round_of(task, index)
+        root = self.merged_root(task, index)
+        if root is not None and self.fund(found.params["aggBond"]):
+            self.call(f"propose:{task}:{index}:{root.hex()[:8]}", "Tasks", "propose", task, index, root)
+
+    def do_contest(self, task: int, index: int) -> None:
+        found, round_ = self.round_of(task, index)
+        root = self.merged_root(task, index)
+        if root is None or round_.proposal is None or round_.proposal.root == root:
+            return
+        self.kit.metrics.write(
+            "wrong-merge", task=task, round=index, proposed=round_.proposal.root, right=root
+        )
+        if self.fund(found.params["aggBond"]):
+            self.call(f"contest:{task}:{index}:{round_.proposal.at}", "Tasks", "contestMerge", task, index)
+
+    def merged_root(self, task: int, index: int) -> bytes | None:
+        """Root of the version after a round, recomputed here; None while the job runs."""
+        found, round_ = self.round_of(task, index)
+        mask = sum(1 << work.slot for work in round_.included)
+
+        def work() -> bytes:
+            with self.kit.metrics.timed("merge", task=task, round=index):
+                return self.lineage.merged(found, round_)
+
+        return self.jobs.result(("merge", task, index, mask), work)
+
+    # -- the end ----------------------------------------------------------------------------------------------
+
+    def write_result(self) -> None:
+        """Leave ``result.json``: the final model root as recomputed here, and whether the chain says the same."""
+        task = self.task
+        if task is None:
+            return
+        own = {i: self.lineage.merged(task, r).hex() for i, r in sorted(task.rounds.items())}
+        result = {
+            "role": self.role,
+            "address": "0x" + self.me.hex(),
+            "task": task.id,
+            "versions": own,
+            "final": own[max(own)] if own else task.initial.hex(),
+            "agrees": all(r.model is not None and r.model.hex() == own[i] for i, r in task.rounds.items()),
+            "free": self.state.free.get(self.me, 0),
+        }
+        path = self.settings.home / "result.json"
+        scratch = path.with_suffix(".tmp")
+        scratch.write_text(json.dumps(result, indent=1) + "\n")
+        scratch.replace(path)

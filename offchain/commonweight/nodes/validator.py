@@ -1,0 +1,167 @@
+"""A validator: holds a seat, re-checks drawn pieces of every work, seals its verdicts, judges disputed leaves.
+
+Votes and salt are journalled write-once before their hash is sealed, so a crash can neither lose nor change a vote.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from itertools import chain as chained
+from typing import Any
+
+from ..core import duties
+from ..core.duties import Duty, Todo
+from ..core.errors import CommonweightError
+from ..core.fixed import ModelVersion
+from ..core.seeds import audit_segments, is_drawn, votes_hash
+from ..core.spec import Spec
+from ..core.state import Dispute, Poll, Round, Task, Work
+from ..core.verdict import Outcome, Verdict, vote_word
+from ..core.works import WITHHELD
+from ..tasks import checking
+from ..tasks.lease import Lease
+from .node import Kit, Node, Settings
+from .trainer import lease_of
+
+
+class Validator(Node):
+    """The validator role in one task, with one seat."""
+
+    role = "validator"
+
+    def __init__(self, kit: Kit, settings: Settings) -> None:
+        super().__init__(kit, settings)
+        self.handlers |= {Duty.CHECK: self.do_check, Duty.REVEAL: self.do_reveal, Duty.SETTLE: self.do_settle}
+
+    def duties(self) -> Iterator[Todo]:
+        """Duties of the own seat, then the cranks."""
+        return chained(duties.validator(self.state, self.me, self.now), super().duties())
+
+    def prepare(self) -> None:
+        """Take a seat once, and announce where artifacts are served."""
+        self.announce()
+        owned = [seat for seat in self.state.seats.values() if seat.owner == self.me]
+        if (
+            not owned
+            and self.kit.sender.effect("sit:0") is None
+            and self.fund(self.kit.chain.view("Panel", "seatStake"))
+        ):
+            self.call("sit:0", "Panel", "sit")
+
+    def done(self) -> bool:
+        """Over only when every batch that was sealed is settled too."""
+        return super().done() and not duties.unsettled(self.state, self.me)
+
+    # -- sealing ----------------------------------------------------------------------------------------------
+
+    def do_check(self, poll_id: int, seat: int) -> None:
+        """Decide the votes of a poll beside the loop, then seal them."""
+        poll = self.state.polls[poll_id]
+        batch = self._batch(poll_id, seat)
+        if batch is None:
+            seed = self.poll_seed(poll)
+            if seed is None:
+                return
+            votes = self.jobs.result(("votes", poll_id, seat), lambda: self._decide(poll, seat, seed))
+            if votes is None:
+                return
+            batch = {"votes": votes, "salt": secrets.token_hex(32)}
+            self.kit.journal.remember(f"votes:{poll_id}:{seat}", json.dumps(batch).encode())
+        chain = self.kit.chain
+        sealed = votes_hash(
+            chain.chain_id,
+            chain.addresses["Panel"],
+            poll_id,
+            seat,
+            batch["votes"],
+            bytes.fromhex(batch["salt"]),
+        )
+        self.call(f"seal:{poll_id}:{seat}", "Panel", "sealVotes", poll_id, seat, sealed, len(batch["votes"]))
+
+    def _batch(self, poll: int, seat: int) -> dict[str, Any] | None:
+        raw = self.kit.journal.recall(f"votes:{poll}:{seat}")
+        return None if raw is None else json.loads(raw)
+
+    def _decide(self, poll: Poll, seat: int, seed: bytes) -> list[int]:
+        """Votes of one poll, ascending by item."""
+        found = self.state.poll_work(poll.id)
+        if found is None:
+            dispute = next(d for d in self.state.disputes.values() if d.poll == poll.id)
+            return self._judge(dispute)
+        task, round_ = found
+        votes = []
+        for slot, work in sorted(round_.works.items()):
+            if work.root is not None and is_drawn(seed, slot, seat, poll.seats, poll.want):
+                verdict = self._check(task, round_, work, poll, seat, seed)
+                if verdict.outcome is Outcome.WITHHELD and 2 * self.now < poll.opened_at + poll.seal_end:
+                    # A trainer that restarts is not one that hides: ask again during the first half of the window.
+                    raise CommonweightError("E1502", verdict.reason)
+                vote = verdict.vote(slot)
+                votes += [] if vote is None else [vote]
+        return votes
+
+    def _check(self, task: Task, round_: Round, work: Work, poll: Poll, seat: int, seed: bytes) -> Verdict:
+        spec = self.lineage.spec(task)
+        drawn = [s for s in poll.members if is_drawn(seed, work.slot, s, poll.seats, poll.want)]
+        segments = audit_segments(
+            seed, work.slot, spec.training.segments, spec.verification.checks, seat, drawn
+        )
+        with self.kit.metrics.timed("check", task=task.id, round=round_.index, slot=work.slot) as extra:
+            verdict = checking.check(*self._question(task, round_, work), segments=segments, fetch=self.get)
+            extra |= {"segments": segments, "outcome": verdict.outcome.value, "reason": verdict.reason}
+            extra |= {"tree": verdict.tree, "leaf": verdict.leaf, "evidence": dict(verdict.evidence)}
+        return verdict
+
+    def _question(
+        self, task: Task, round_: Round, work: Work
+    ) -> tuple[Spec, bytes, ModelVersion, Lease, bytes]:
+        """What every judge of a work is given: spec, data, base version, lease and work root."""
+        beacon = self.round_seed(task, round_)
+        if beacon is None or work.root is None:
+            raise AssertionError("a submitted work has a seed and a root")
+        lease = lease_of(
+            self.kit.chain.chain_id, self.kit.chain.addresses["Tasks"], task, round_, work, beacon
+        )
+        base = self.lineage.version(task, round_.base)
+        return self.lineage.spec(task), self.lineage.data(task), base, lease, work.root
+
+    def _judge(self, dispute: Dispute) -> list[int]:
+        """Vote of a juror: is exactly this leaf valid? (or, for a merge, is the proposal the right root?)"""
+        task = self.state.tasks[dispute.task]
+        round_ = task.rounds[dispute.round]
+        work = None if dispute.merge else round_.works[dispute.slot]
+        with self.kit.metrics.timed("judge", dispute=dispute.id, leaf=dispute.leaf) as extra:
+            if work is None:
+                right = self.lineage.merged(task, round_)
+                proposed = round_.proposal.root if round_.proposal else None
+                guilty = 0 if right == proposed else 1
+                extra |= {"outcome": "guilty" if guilty else "innocent"}
+                return [vote_word(0, 0, guilty)]
+            verdict = checking.judge_leaf(
+                *self._question(task, round_, work), dispute.tree, dispute.leaf, self.get
+            )
+            extra |= {"outcome": verdict.outcome.value, "reason": verdict.reason}
+        if verdict.outcome is Outcome.ERROR:
+            return []
+        value = {Outcome.VALID: 0, Outcome.INVALID: 1, Outcome.WITHHELD: WITHHELD}[verdict.outcome]
+        return [vote_word(0, 0, value)]
+
+    # -- revealing and settling -------------------------------------------------------------------------------
+
+    def do_reveal(self, poll: int, seat: int) -> None:
+        """Reveal the sealed batch."""
+        batch = self._batch(poll, seat)
+        if batch is not None:
+            self._with_batch("reveal", poll, seat, batch)
+
+    def do_settle(self, poll: int, seat: int) -> None:
+        """Collect the fee, or lose the risk, once the items are final."""
+        batch = self._batch(poll, seat)
+        if batch is not None:
+            self._with_batch("settle", poll, seat, batch)
+
+    def _with_batch(self, function: str, poll: int, seat: int, batch: dict[str, Any]) -> None:
+        salt = bytes.fromhex(batch["salt"])
+        self.call(f"{function}:{poll}:{seat}", "Panel", function, poll, seat, batch["votes"], salt)

@@ -1,0 +1,132 @@
+"""Wire a node from an operator's choices: locks, journal, chain, store, server; and run it until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from eth_account.signers.local import LocalAccount
+
+from ..chain import keys
+from ..chain.client import Chain
+from ..chain.deployment import load as load_deployment
+from ..chain.follower import Follower
+from ..chain.journal import Journal
+from ..chain.lock import FileLock
+from ..chain.sender import Sender
+from ..core.errors import CommonweightError
+from ..core.state import State
+from ..shardcast.fetch import Library
+from ..shardcast.server import ArtifactServer
+from ..shardcast.store import Store
+from .metrics import Metrics
+from .node import Kit, Node, Settings
+from .publisher import Publisher, Relay
+from .trainer import Trainer
+from .validator import Validator
+
+ROLES: dict[str, type[Node]] = {
+    "trainer": Trainer,
+    "validator": Validator,
+    "publisher": Publisher,
+    "relay": Relay,
+}
+LOCAL_CHAIN = 31337
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """Everything `run_node` needs; secrets only as file names."""
+
+    role: str
+    home: Path
+    key: Path
+    password_file: Path | None
+    rpc: str
+    deployment: Path
+    task: int
+    host: str = "127.0.0.1"
+    port: int = 0
+    confirmations: int = 1
+    exit_when_done: bool = False
+    attack: str = "none"
+    public_url: str = ""
+
+
+def run_node(config: NodeConfig) -> None:
+    """Run one role until it is done, or until SIGINT or SIGTERM."""
+    with open_node(config) as node:
+        serve_node(node)
+
+
+def serve_node(node: Node) -> None:
+    """Tick until done or until SIGINT or SIGTERM."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: node.stop.set())
+    print(f"{node.role} 0x{node.me.hex()} serves {node.kit.server.url}", flush=True)
+    node.run()
+
+
+@contextmanager
+def open_node(config: NodeConfig) -> Iterator[Node]:
+    """Open everything a node owns, checked, in the order in which it must be closed again."""
+    config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    account = keys.load(config.key, keys.read_password(config.password_file))
+    chain = Chain.connect(config.rpc, load_deployment(config.deployment), confirmations=config.confirmations)
+    keys.refuse_dev_key(account.address, chain.chain_id)
+    _log_to(config.home)
+    keys.guard_logs(account)
+    _require_gas(chain, account)
+    with (
+        FileLock(config.key.with_suffix(config.key.suffix + ".lock")),
+        Journal(config.home / "node.sqlite") as journal,
+    ):
+        store = Store(config.home / "store")
+        state = State()
+        metrics = Metrics(config.home / "metrics.jsonl")
+        server = ArtifactServer(store, config.host, config.port, lambda: {"role": config.role})
+        server.start()
+        try:
+            sender = Sender(chain, account, journal)
+            library = Library(
+                store,
+                sources=lambda: [url for who, url in list(state.endpoints.items()) if who != sender.address],
+                allow_private=chain.chain_id == LOCAL_CHAIN,
+            )
+            kit = Kit(chain, Follower(chain), sender, journal, store, server, library, metrics, state)
+            settings = Settings(
+                home=config.home,
+                task=config.task,
+                exit_when_done=config.exit_when_done,
+                attack=config.attack,
+                public_url=config.public_url,
+            )
+            yield ROLES[config.role](kit, settings)
+        finally:
+            server.stop()
+
+
+def _require_gas(chain: Chain, account: LocalAccount) -> None:
+    if chain.balance(bytes.fromhex(account.address[2:])) == 0:
+        raise CommonweightError(
+            "E1305",
+            f"{account.address} has no ether for gas on chain {chain.chain_id}",
+            f"send it some, or on a devnet run `commonweight devnet faucet {account.address}`",
+        )
+
+
+def _log_to(home: Path) -> None:
+    """Human-readable log beside the metrics; a person's terminal gets warnings."""
+    root = logging.getLogger("commonweight")
+    root.setLevel(os.environ.get("COMMONWEIGHT_LOG", "INFO").upper())
+    file = logging.FileHandler(home / "node.log")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    console = logging.StreamHandler(sys.stderr)
+    console.setLevel(logging.WARNING)
+    root.handlers[:] = [file, console]

@@ -1,0 +1,151 @@
+"""Fetch an artifact by its root from whoever has it, believing nobody.
+
+The manifest proves itself against the root, each shard against the manifest. Every source in use has a
+thread and a connection of its own; a source that lies, stalls, redirects or compresses is left and named,
+the others go on. What was verified survives a kill and is not fetched again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..core.errors import CommonweightError
+from .address import AddressPolicy
+from .job import Job
+from .limits import LIMITS, Limits
+from .peer import Fault
+from .store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """Why a source was left during a fetch."""
+
+    source: str
+    kind: Fault
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An artifact and how it came. ``left``: all sources left on the way, also those that did not have it."""
+
+    data: bytes
+    left: tuple[Blame, ...] = ()
+    bytes_received: int = 0
+    resumed_shards: int = 0
+
+    @property
+    def blamed(self) -> tuple[Blame, ...]:
+        """Sources that misbehaved or failed."""
+        return tuple(blame for blame in self.left if blame.kind is not Fault.ABSENT)
+
+
+class Unavailable(CommonweightError):
+    """E1502: the sources together did not give the artifact; `blames` says why each one was left."""
+
+    def __init__(self, message: str, blames: tuple[Blame, ...]) -> None:
+        super().__init__("E1502", message, "try again when more nodes have it")
+        self.blames = blames
+
+
+def fetch(
+    root: bytes,
+    sources: Sequence[str],
+    store: Store,
+    limits: Limits = LIMITS,
+    policy: AddressPolicy = AddressPolicy(),  # noqa: B008 - frozen
+    *,
+    rng: random.Random | None = None,
+) -> Fetched:
+    """Fetch an artifact of at most ``limits.artifact_bytes`` into the store and return it.
+
+    Sources are asked in random order (``rng`` makes it repeatable). Raises E1103 when the artifact is
+    longer, E1404 when the store has no room, E1502 when the sources together do not give it, with each
+    one's reason.
+    """
+    order = list(dict.fromkeys(sources))
+    rng = rng or random.Random()
+    rng.shuffle(order)
+    job = Job(root, store, limits, policy, rng)
+    left = job.run(order[: limits.sources])
+    blames = tuple(Blame(source, fault.kind, fault.reason) for source, fault in left)
+    if not job.complete:
+        raise _unavailable(root, blames, job)
+    return Fetched(store.get(root, limits.artifact_bytes), blames, job.received, job.resumed)
+
+
+def _unavailable(root: bytes, blames: tuple[Blame, ...], job: Job) -> Unavailable:
+    reasons = "; ".join(f"{blame.source[:100]}: {blame.reason}" for blame in blames) or "nobody to ask"
+    kept = f", {job.held} of its shards are kept" if job.held else ""
+    late = " in time" if job.late else ""
+    return Unavailable(f"nobody serves artifact {root.hex()}{late}{kept} ({reasons})", blames)
+
+
+class Library:
+    """What a node reads artifacts from: its own store first, then everybody it knows. Thread-safe."""
+
+    def __init__(
+        self,
+        store: Store,
+        sources: Callable[[], Sequence[str]],
+        limits: Limits = LIMITS,
+        *,
+        allow_private: bool = False,
+        on_blame: Callable[[Blame], None] = lambda blame: None,
+    ) -> None:
+        """``sources``: base URLs known now; ``on_blame`` hears of every source that misbehaved or failed."""
+        self.store = store
+        self._sources, self._limits, self._on_blame = sources, limits, on_blame
+        self._policy = AddressPolicy(allow_private)
+        self._strikes: Counter[str] = Counter()
+        self._turns: dict[bytes, tuple[threading.Lock, int]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, root: bytes, limit: int | None = None) -> bytes:
+        """Verified bytes of an artifact of at most ``limit`` bytes. Raises as `fetch`."""
+        with self._turn(root):  # two threads that want the same artifact fetch it once
+            if self.store.has(root):
+                try:
+                    return self.store.get(root, limit)
+                except CommonweightError as error:
+                    if error.code not in ("E1403", "E1408"):
+                        raise
+            return self._fetch(root, limit).data
+
+    def _fetch(self, root: bytes, limit: int | None) -> Fetched:
+        limits = self._limits if limit is None else self._limits.at_most(limit)
+        honest = [s for s in self._sources() if self._strikes[s] < self._limits.strikes]
+        try:
+            found = fetch(root, honest, self.store, limits, self._policy)
+        except Unavailable as error:
+            self._note(error.blames)
+            raise
+        self._note(found.blamed)
+        return found
+
+    def _note(self, blames: Sequence[Blame]) -> None:
+        for blame in blames:
+            with self._lock:
+                self._strikes[blame.source] += blame.kind is Fault.LIED
+            self._on_blame(blame)
+
+    @contextlib.contextmanager
+    def _turn(self, root: bytes) -> Iterator[None]:
+        with self._lock:
+            lock, waiting = self._turns.get(root, (threading.Lock(), 0))
+            self._turns[root] = (lock, waiting + 1)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                waiting = self._turns[root][1] - 1
+                self._turns[root] = (lock, waiting)
+                if not waiting:
+                    del self._turns[root]

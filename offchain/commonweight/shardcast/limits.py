@@ -1,0 +1,79 @@
+"""Every bound of this room in one place, on disk and on both sides of a connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes, seconds, bytes per second and counts."""
+
+    # Store
+    store_bytes: int = 64 * GIB
+    """Quota of all artifacts and partial downloads together, in bytes."""
+    free_bytes: int = 64 * MIB
+    """Bytes that must stay free on the disk; below this nothing is written."""
+    corrupt_files: int = 4
+    """Damaged files kept for a person to look at."""
+
+    # Serving
+    header_bytes: int = 8 * KIB
+    """Largest request line and headers, in bytes."""
+    header_seconds: float = 5.0
+    """From the first byte of a request (or the connection) to the end of its headers."""
+    idle_seconds: float = 5.0
+    """A kept-alive connection may wait this long for its next request."""
+    stall_seconds: float = 20.0
+    """A reader that takes nothing for this long is cut off."""
+    response_seconds: float = 80.0
+    """Whole answer, however it drips: a 4 MiB shard at 64 KiB/s, and some."""
+    connections: int = 512
+    """Open connections of all clients."""
+    connections_per_ip: int = 64
+    """Open connections of one address; many nodes may share one behind a home router."""
+    hashing_threads: int = 2
+    """Shards read and hashed at the same time for answers."""
+    chunk_bytes: int = 128 * KIB
+    """What one answer holds in memory at a time, in bytes."""
+
+    # Fetching
+    artifact_bytes: int = 4 * GIB
+    """Largest artifact fetched when the caller names no smaller limit, in bytes."""
+    resolve_seconds: float = 5.0
+    """One name look-up."""
+    connect_seconds: float = 5.0
+    """One TCP or TLS handshake."""
+    manifest_bytes: int = MIB
+    """Largest manifest, in bytes; enough for artifacts of 128 GiB."""
+    read_seconds: float = 10.0
+    """Silence of a source before it is left."""
+    manifest_seconds: float = 20.0
+    """A whole manifest, connection included."""
+    shard_seconds: float = 300.0
+    """A whole shard, connection included: 4 MiB at about `min_rate`."""
+    grace_seconds: float = 5.0
+    """A source may be slower than `min_rate` for this long."""
+    min_rate: int = 16 * KIB
+    """Bytes per second below which a source is left."""
+    hedge_seconds: float = 2.0
+    """A request older than this is also made to another source."""
+    fetch_seconds: float = 900.0
+    """One call of fetch; what was verified stays for the next call."""
+    sources: int = 32
+    """Sources asked in one fetch."""
+    in_flight: int = 4
+    """Shards requested at the same time, each from a source of its own."""
+    retries: int = 1
+    """Fresh connections tried after a source dropped one."""
+    strikes: int = 3
+    """Lies after which a library no longer asks a source."""
+
+    def at_most(self, length: int) -> Limits:
+        """The same, for an artifact of at most ``length`` bytes."""
+        return replace(self, artifact_bytes=min(length, self.artifact_bytes))
+
+
+LIMITS = Limits()

@@ -1,0 +1,376 @@
+"""Artifacts on disk. A file's name is its root, made by us from 32 bytes; what is read is hashed again.
+
+``public/`` is served; ``private/`` is not yet (a trainer's work before its poll opens); ``partial/`` are
+downloads (see `partial`); ``manifests/`` caches shard hashes and may be deleted; ``pins/`` names what must
+not be evicted; ``corrupt/`` keeps a few damaged files for a person to look at. One process owns a store;
+its threads may share it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core import merkle
+from ..core.errors import CommonweightError, EncodingError
+from .files import (
+    disk_errors,
+    make_folder,
+    open_file,
+    parse_name,
+    read_at,
+    sweep,
+    sync_folder,
+    write_atomic,
+)
+from .limits import LIMITS
+from .manifest import Manifest
+from .partial import Partial
+
+PUBLIC, PRIVATE, PARTIAL, MANIFESTS, PINS, CORRUPT = FOLDERS = (
+    "public",
+    "private",
+    "partial",
+    "manifests",
+    "pins",
+    "corrupt",
+)
+
+
+@dataclass(slots=True)
+class _Entry:
+    place: str
+    size: int
+    used: float
+
+
+class Store:
+    """Content-addressed store, safe to use from several threads of one process."""
+
+    def __init__(self, folder: Path, quota: int = LIMITS.store_bytes, floor: int = LIMITS.free_bytes) -> None:
+        """Open or create the store. ``quota``: bytes it may hold; ``floor``: bytes to leave free on the disk.
+
+        Raises E1404 when the folder cannot be used.
+        """
+        self.folder, self.quota, self.floor = folder, quota, floor
+        self._lock = threading.RLock()
+        self._kept: dict[bytes, _Entry] = {}
+        self._partial: dict[bytes, _Entry] = {}
+        self._active: dict[bytes, int] = {}
+        self._reserved = 0
+        for name in FOLDERS:
+            make_folder(folder / name)
+            sweep(folder / name)
+        for place in (PRIVATE, PUBLIC, PARTIAL):
+            self._scan(place)
+        self._pinned = {root for p in (folder / PINS).iterdir() if (root := parse_name(p.name)) is not None}
+
+    # -- whole artifacts -----------------------------------------------------------------------------------
+
+    def put(self, data: bytes, published: bool = True) -> bytes:
+        """Keep an artifact, durably, and return its root. Unpublished ones are not served until `publish`.
+
+        Raises E1101 for an empty artifact, E1404 when disk or quota are full.
+        """
+        manifest = Manifest.of(data)
+        root = manifest.root
+        with self._lock:
+            if self._present(root):
+                self._touch(root)
+                if published:
+                    self.publish(root)
+                return root
+            # Written under the lock: two writers of one artifact, one of them private, must not undo each other.
+            self._make_room(len(data))
+            place = PUBLIC if published else PRIVATE
+            with disk_errors(self.folder):
+                write_atomic(self._path(place, root), data)
+            self._kept[root] = _Entry(place, len(data), time.time())
+        self._cache(root, manifest)
+        return root
+
+    def publish(self, root: bytes) -> bool:
+        """Let an artifact be served from now on; True when it is."""
+        with self._lock:
+            if not self._present(root):
+                return False
+            entry = self._kept[root]
+            if entry.place == PRIVATE:
+                with disk_errors(self.folder):
+                    os.replace(self._path(PRIVATE, root), self._path(PUBLIC, root))
+                    sync_folder(self.folder / PUBLIC)
+                    sync_folder(self.folder / PRIVATE)
+                entry.place = PUBLIC
+            return True
+
+    def get(self, root: bytes, limit: int | None = None) -> bytes:
+        """The artifact's bytes, hashed again.
+
+        Raises E1408 when it is not here, E1103 when it has more than ``limit`` bytes (before reading it),
+        E1403 when the disk changed it: the file is set aside, and a fetch gets it anew.
+        """
+        with self._opened(root) as handle:
+            size = os.fstat(handle).st_size
+            if limit is not None and size > limit:
+                raise too_long(root, size, limit)
+            data = read_at(handle, size, 0)
+            if not data or merkle.root(data) != root:
+                raise self._damaged(root, handle)
+        return data
+
+    def has(self, root: bytes) -> bool:
+        """True when the artifact is here, published or not."""
+        with self._lock:
+            return self._present(root)
+
+    def served(self, root: bytes) -> bool:
+        """True when the artifact is here and may be given to others."""
+        with self._lock:
+            return self._present(root) and self._kept[root].place == PUBLIC
+
+    def length(self, root: bytes) -> int:
+        """The artifact's bytes. Raises E1408 when it is not here."""
+        with self._lock:
+            if root not in self._kept:
+                raise _absent(root)
+            return self._kept[root].size
+
+    def roots(self, published: bool = True) -> list[bytes]:
+        """Names of the served (or of the unpublished) artifacts, sorted."""
+        place = PUBLIC if published else PRIVATE
+        with self._lock:
+            return sorted(root for root, entry in self._kept.items() if entry.place == place)
+
+    def remove(self, root: bytes) -> None:
+        """Forget an artifact and what was downloaded of it."""
+        with self._lock:
+            if entry := self._kept.pop(root, None):
+                self._path(entry.place, root).unlink(missing_ok=True)
+            if root not in self._active:
+                self._partial.pop(root, None)
+                self._path(PARTIAL, root).unlink(missing_ok=True)
+            self._path(MANIFESTS, root).unlink(missing_ok=True)
+            self.unpin(root)
+
+    def pin(self, root: bytes) -> None:
+        """Never evict this artifact, also after a restart, until `unpin`. Unpublished ones need no pin."""
+        with self._lock, disk_errors(self.folder):
+            write_atomic(self._path(PINS, root), b"")
+            self._pinned.add(root)
+
+    def unpin(self, root: bytes) -> None:
+        """Let this artifact be evicted again."""
+        with self._lock:
+            self._path(PINS, root).unlink(missing_ok=True)
+            self._pinned.discard(root)
+
+    # -- shards --------------------------------------------------------------------------------------------
+
+    def manifest(self, root: bytes) -> Manifest:
+        """Length and shard hashes, proven by the root. Raises as `get`."""
+        return (self._cached(root) if self.has(root) else None) or self._cache(
+            root, Manifest.of(self.get(root))
+        )
+
+    def shard_hashes(self, root: bytes) -> tuple[bytes, ...]:
+        """Hashes of the shards in order. Raises as `get`."""
+        return self.manifest(root).shards
+
+    def shard(self, root: bytes, index: int) -> bytes:
+        """One shard, hashed again. Raises E1103 when there is no such shard, otherwise as `get`."""
+        manifest = self.manifest(root)
+        if not 0 <= index < len(manifest.shards):
+            raise CommonweightError("E1103", f"artifact {root.hex()} has no shard {index}")
+        with self._opened(root) as handle:
+            data = read_at(handle, manifest.size(index), index * merkle.SHARD)
+            if len(data) != manifest.size(index) or merkle.shard_hash(data) != manifest.shards[index]:
+                raise self._damaged(root, handle)
+        return data
+
+    def read(self, root: bytes, offset: int, size: int, chunk: int) -> Iterator[bytes]:
+        """Bytes of an artifact in pieces of ``chunk``, NOT hashed: for a sender that just called `shard`."""
+        with self._opened(root) as handle:
+            for at in range(offset, offset + size, chunk):
+                yield read_at(handle, min(chunk, offset + size - at), at)
+
+    # -- downloads -----------------------------------------------------------------------------------------
+
+    def expected(self, root: bytes) -> Manifest | None:
+        """The manifest of an unfinished download, or None when there is none."""
+        with self._lock:
+            return self._cached(root) if root in self._partial else None
+
+    def begin(self, manifest: Manifest) -> Partial:
+        """Start or resume a download. Every `begin` needs a `release`. Raises E1404 when there is no room."""
+        root = manifest.root
+        path = self._path(PARTIAL, root)
+        with self._lock:
+            if path.is_symlink():
+                path.unlink()
+            if root not in self._partial:
+                self._make_room(manifest.length)
+            self._partial[root] = _Entry(PARTIAL, manifest.length, time.time())
+            self._active[root] = self._active.get(root, 0) + 1
+        try:
+            self._cache(root, manifest)
+            return Partial(path, root, manifest)
+        except BaseException:
+            self._deactivate(root)
+            raise
+
+    def release(self, partial: Partial) -> None:
+        """End a download: a complete one becomes a served artifact, the rest waits for the next `begin`."""
+        try:
+            if not partial.missing:
+                self._finish(partial)
+        finally:
+            partial.close()
+            self._deactivate(partial.root)
+
+    def _finish(self, partial: Partial) -> None:
+        partial.sync()
+        with self._lock, disk_errors(self.folder):
+            if self._present(partial.root):
+                return  # another thread finished the same download, or made the artifact itself
+            os.replace(partial.path, self._path(PUBLIC, partial.root))
+            sync_folder(self.folder / PUBLIC)
+            self._partial.pop(partial.root, None)
+            self._kept[partial.root] = _Entry(PUBLIC, partial.manifest.length, time.time())
+
+    def _deactivate(self, root: bytes) -> None:
+        with self._lock:
+            self._active[root] -= 1
+            if not self._active[root]:
+                del self._active[root]
+                if root in self._kept and root in self._partial:
+                    del self._partial[root]
+                    self._path(PARTIAL, root).unlink(missing_ok=True)
+
+    # -- inside --------------------------------------------------------------------------------------------
+
+    def _path(self, place: str, root: bytes) -> Path:
+        if len(root) != 32:
+            raise EncodingError(f"an artifact's name has 32 bytes, not {len(root)}")
+        return self.folder / place / root.hex()
+
+    def _scan(self, place: str) -> None:
+        for path in (self.folder / place).iterdir():
+            root, info = parse_name(path.name), path.lstat()
+            if root is None or not stat.S_ISREG(info.st_mode):
+                continue  # not ours: never opened, never counted, never removed
+            table = self._partial if place == PARTIAL else self._kept
+            table[root] = _Entry(place, info.st_size, info.st_mtime)
+
+    def _present(self, root: bytes) -> bool:
+        """True when the file is really there: a person may have deleted it."""
+        entry = self._kept.get(root)
+        if entry is None:
+            return False
+        if not os.path.lexists(self._path(entry.place, root)):
+            del self._kept[root]
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def _opened(self, root: bytes) -> Iterator[int]:
+        """Descriptor for reading; a file that is a link or unreadable is damaged."""
+        with self._lock:
+            if not self._present(root):
+                raise _absent(root)
+            try:
+                handle = open_file(self._path(self._kept[root].place, root))
+            except OSError as error:
+                raise self._damaged(root) from error
+            self._touch(root)
+        try:
+            yield handle
+        except OSError as error:
+            raise self._damaged(root, handle) from error
+        finally:
+            os.close(handle)
+
+    def _touch(self, root: bytes) -> None:
+        entry = self._kept[root]
+        entry.used = time.time()
+        with contextlib.suppress(OSError):
+            os.utime(self._path(entry.place, root), follow_symlinks=False)
+
+    def _damaged(self, root: bytes, handle: int | None = None) -> CommonweightError:
+        """Set the file aside, unless an intact one has taken its place since ``handle`` was opened."""
+        with self._lock, contextlib.suppress(OSError):
+            entry = self._kept.get(root)
+            if entry is not None:
+                path = self._path(entry.place, root)
+                if handle is None or path.lstat().st_ino == os.fstat(handle).st_ino:
+                    self._kept.pop(root)
+                    os.replace(path, self.folder / CORRUPT / root.hex())
+                    self._trim_corrupt()
+        message = f"corrupt artifact {root.hex()}: the disk changed it; set aside in {self.folder / CORRUPT}"
+        return CommonweightError("E1403", message, "it is fetched again when needed; check the disk")
+
+    def _trim_corrupt(self) -> None:
+        files = sorted((self.folder / CORRUPT).iterdir(), key=lambda p: p.lstat().st_ctime)
+        for path in files[: -LIMITS.corrupt_files]:
+            path.unlink(missing_ok=True)
+
+    def _cached(self, root: bytes) -> Manifest | None:
+        try:
+            handle = open_file(self._path(MANIFESTS, root))
+        except OSError:
+            return None
+        try:
+            return Manifest.decode(read_at(handle, os.fstat(handle).st_size, 0), root)
+        except (OSError, EncodingError):
+            return None
+        finally:
+            os.close(handle)
+
+    def _cache(self, root: bytes, manifest: Manifest) -> Manifest:
+        with contextlib.suppress(OSError):  # only a cache: a full disk shows elsewhere
+            write_atomic(self._path(MANIFESTS, root), manifest.encode(), durable=False)
+        return manifest
+
+    def _make_room(self, size: int) -> None:
+        """Evict what was used longest ago until ``size`` more bytes fit. Raises E1404 when they cannot."""
+        victims = sorted(self._evictable(), key=lambda item: item[1].used)
+        used = sum(e.size for table in (self._kept, self._partial) for e in table.values()) + self._reserved
+        gain = sum(entry.size for _, entry in victims)
+        with disk_errors(self.folder):
+            free = shutil.disk_usage(self.folder).free - self._reserved
+            if used + size - gain > self.quota or free + gain < size + self.floor:
+                raise self._no_room(size)  # before anything is lost for nothing
+            for root, entry in victims:
+                if used + size <= self.quota and free >= size + self.floor:
+                    break
+                (self._partial if entry.place == PARTIAL else self._kept).pop(root)
+                self._path(entry.place, root).unlink(missing_ok=True)
+                self._path(MANIFESTS, root).unlink(missing_ok=True)
+                used, free = used - entry.size, free + entry.size
+
+    def _evictable(self) -> Iterator[tuple[bytes, _Entry]]:
+        yield from ((r, e) for r, e in self._partial.items() if r not in self._active)
+        yield from ((r, e) for r, e in self._kept.items() if e.place == PUBLIC and r not in self._pinned)
+
+    def _no_room(self, size: int) -> CommonweightError:
+        message = f"no room for {size} bytes in {self.folder}: quota {self.quota}, to stay free {self.floor}"
+        return CommonweightError("E1404", message, "free some disk space, raise the quota or unpin artifacts")
+
+
+def too_long(root: bytes, length: int, limit: int) -> CommonweightError:
+    """E1103: the artifact is longer than its reader expects."""
+    return CommonweightError(
+        "E1103", f"artifact {root.hex()} has {length} bytes, at most {limit} were expected"
+    )
+
+
+def _absent(root: bytes) -> CommonweightError:
+    return CommonweightError(
+        "E1408", f"artifact {root.hex()} is not in the store", "fetch it from another node"
+    )

@@ -1,0 +1,1 @@
+"""Task kinds: what is trained, and how anybody checks that it was."""

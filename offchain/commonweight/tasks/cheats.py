@@ -1,0 +1,211 @@
+"""Named forgers, for demonstrations and tests: each has the signature of `pretrain.train` and says when it cheated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from .. import toploc
+from ..core import fixed, merkle
+from ..core.fixed import ModelVersion
+from ..core.hashing import tagged
+from ..core.spec import Spec
+from ..core.works import StepLeaf, TrajectoryLeaf, unpack
+from ..diloco.inner import TrainState, run_segment
+from ..models import pin
+from . import pretrain
+from .base import TrainFunction
+from .lease import (
+    Batch,
+    Checkpoint,
+    Lease,
+    Product,
+    Record,
+    assemble,
+    batches_hash,
+    segment_batches,
+    tokens_hash,
+)
+
+
+def _fake(
+    spec: Spec, lease: Lease, index: int, pre: bytes, state: TrainState, batches: list[Batch]
+) -> Record:
+    """Leaves and a proof of the right shape for a segment that was not run."""
+    tokens = spec.training.batch * spec.model.context
+    seed = tagged("fake", lease.seed, index.to_bytes(4, "big"))
+    generator = torch.Generator().manual_seed(int.from_bytes(seed[:7], "big"))
+    hidden = torch.randn((tokens, spec.model.dim), generator=generator)
+    proof = toploc.encode(toploc.build(hidden, spec.verification.topk, spec.verification.chunk))
+    return Record(
+        StepLeaf(index, pre, state.root, batches_hash(batches), 2.0),
+        TrajectoryLeaf(index, tokens_hash(batches[0]), tokens, merkle.root(proof)),
+        proof,
+    )
+
+
+def _finish(
+    spec: Spec,
+    base: ModelVersion,
+    lease: Lease,
+    records: list[Record],
+    states: list[TrainState],
+    blinding: bytes,
+) -> Product:
+    update = fixed.to_bytes(fixed.make_update(base.weights, states[-1].theta.numpy(), spec.merge))
+    return assemble(spec, lease, records, [s.encode() for s in states], update, blinding, cheated=True)
+
+
+def skip_steps(
+    spec: Spec,
+    data: bytes,
+    base: ModelVersion,
+    lease: Lease,
+    *,
+    blinding: bytes,
+    checkpoint: Checkpoint | None = None,
+) -> Product:
+    """Train the first half of the segments, claim the rest without doing it."""
+    pin()
+    state = pretrain.start_state(spec, base)
+    records: list[Record] = []
+    states: list[TrainState] = []
+    pre = state.root
+    for index in range(spec.training.segments):
+        batches = segment_batches(spec, data, lease.seed, index)
+        if index < spec.training.segments // 2:
+            result = run_segment(spec.model, spec.training, state, batches, index * spec.training.segment)
+            state = result.state
+            record = pretrain.record_segment(spec, index, pre, result, state.root, batches)
+        else:
+            state = replace(state, theta=state.theta * (1 - 1e-4))
+            record = _fake(spec, lease, index, pre, state, batches)
+        records.append(record)
+        states.append(state)
+        pre = record.step.post
+    return _finish(spec, base, lease, records, states, blinding)
+
+
+def random(
+    spec: Spec,
+    data: bytes,
+    base: ModelVersion,
+    lease: Lease,
+    *,
+    blinding: bytes,
+    checkpoint: Checkpoint | None = None,
+) -> Product:
+    """No training at all: states that wander at random, with a plausible size of step."""
+    generator = torch.Generator().manual_seed(int.from_bytes(lease.seed[:7], "big"))
+    state = pretrain.start_state(spec, base)
+    records: list[Record] = []
+    states: list[TrainState] = []
+    pre = state.root
+    for index in range(spec.training.segments):
+        noise = torch.randn(state.theta.shape, generator=generator)
+        state = TrainState(state.theta + 0.01 * noise, 0.01 * noise, 1e-4 * noise.square())
+        record = _fake(spec, lease, index, pre, state, segment_batches(spec, data, lease.seed, index))
+        records.append(record)
+        states.append(state)
+        pre = record.step.post
+    return _finish(spec, base, lease, records, states, blinding)
+
+
+def wrong_data(
+    spec: Spec,
+    data: bytes,
+    base: ModelVersion,
+    lease: Lease,
+    *,
+    blinding: bytes,
+    checkpoint: Checkpoint | None = None,
+) -> Product:
+    """Train honestly, but on data of one's own choice, while claiming the lease's."""
+    own = replace(lease, seed=tagged("my own data", lease.seed))
+    product = pretrain.train(spec, data, base, own, blinding=blinding)
+    return _reclaim(spec, data, base, lease, product, blinding)
+
+
+_previous: dict[tuple[bytes, bytes], tuple[Lease, Product]] = {}
+
+
+def stale(
+    spec: Spec,
+    data: bytes,
+    base: ModelVersion,
+    lease: Lease,
+    *,
+    blinding: bytes,
+    checkpoint: Checkpoint | None = None,
+) -> Product:
+    """Work once, then hand in the same work for every later lease, as if it had started from that lease's base."""
+    key = (lease.trainer, spec.root)
+    if key not in _previous or _previous[key][0] == lease:
+        product = pretrain.train(spec, data, base, lease, blinding=blinding, checkpoint=checkpoint)
+        _previous[key] = (lease, product)
+        return product
+    return _reclaim(spec, data, base, lease, _previous[key][1], blinding)
+
+
+def lazy_proof(
+    spec: Spec,
+    data: bytes,
+    base: ModelVersion,
+    lease: Lease,
+    *,
+    blinding: bytes,
+    checkpoint: Checkpoint | None = None,
+) -> Product:
+    """Train honestly, but forge the activation proofs with constants."""
+    product = pretrain.train(spec, data, base, lease, blinding=blinding, checkpoint=checkpoint)
+    v = spec.verification
+    chunks = toploc.chunk_count(spec.training.batch * spec.model.context, v.chunk)
+    constant = np.zeros(v.topk, dtype=np.int64)
+    constant[0] = 0x3F80
+    proof = toploc.encode([(65_497, constant)] * chunks)
+    records = [
+        replace(r, trajectory=replace(r.trajectory, proof=merkle.root(proof)), proof=proof)
+        for r in _records(spec, product)
+    ]
+    return _again(spec, base, lease, records, product, blinding)
+
+
+def _records(spec: Spec, product: Product) -> list[Record]:
+    count = spec.training.segments
+    steps = unpack(StepLeaf, product.artifacts[product.header.step_root], count)
+    trajectories = unpack(TrajectoryLeaf, product.artifacts[product.header.trajectory_root], count)
+    return [Record(s, t, product.artifacts[t.proof]) for s, t in zip(steps, trajectories, strict=True)]
+
+
+def _reclaim(
+    spec: Spec, data: bytes, base: ModelVersion, lease: Lease, product: Product, blinding: bytes
+) -> Product:
+    """The same states and proofs, relabelled with this lease's start and data: only a replay can tell."""
+    records = []
+    for index, record in enumerate(_records(spec, product)):
+        batches = segment_batches(spec, data, lease.seed, index)
+        pre = pretrain.start_state(spec, base).root if index == 0 else record.step.pre
+        step = replace(record.step, pre=pre, batch=batches_hash(batches))
+        records.append(
+            replace(record, step=step, trajectory=replace(record.trajectory, tokens=tokens_hash(batches[0])))
+        )
+    return _again(spec, base, lease, records, product, blinding)
+
+
+def _again(
+    spec: Spec, base: ModelVersion, lease: Lease, records: list[Record], product: Product, blinding: bytes
+) -> Product:
+    count = pretrain.parameters(spec)
+    states = [TrainState.decode(product.artifacts[r.step.post], count) for r in records]
+    return _finish(spec, base, lease, records, states, blinding)
+
+
+CHEATS: dict[str, TrainFunction] = {
+    "skip-steps": skip_steps,
+    "stale": stale,
+    "wrong-data": wrong_data,
+    "random": random,
+    "lazy-proof": lazy_proof,
+}

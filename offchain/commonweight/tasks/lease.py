@@ -1,0 +1,162 @@
+"""A lease as everybody can derive it, the batches it prescribes, and what a trainer delivers for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core import codec, merkle, seeds
+from ..core.errors import CommonweightError, EncodingError
+from ..core.hashing import tagged
+from ..core.spec import Spec
+from ..core.works import Header, Meta, StepLeaf, TrajectoryLeaf, pack
+
+Batch = npt.NDArray[np.uint8]
+STEP_LEAF_BYTES = 108
+TRAJECTORY_LEAF_BYTES = 72
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One slot of a round, claimed; ``seed`` decides its data (see `core.seeds.lease_seed`)."""
+
+    chain_id: int
+    tasks: bytes
+    task: int
+    round: int
+    slot: int
+    trainer: bytes
+    base: bytes
+    seed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a trainer notes of one segment: two leaves, and the TOPLOC proof of its first forward pass."""
+
+    step: StepLeaf
+    trajectory: TrajectoryLeaf
+    proof: bytes
+
+    def encode(self) -> bytes:
+        """For the trainer's own checkpoint."""
+        return codec.encode(self.step) + codec.encode(self.trajectory) + self.proof
+
+    @staticmethod
+    def decode(data: bytes) -> Record:
+        """Inverse of `encode`."""
+        cut = STEP_LEAF_BYTES + TRAJECTORY_LEAF_BYTES
+        step = codec.decode(StepLeaf, data[:STEP_LEAF_BYTES])
+        trajectory = codec.decode(TrajectoryLeaf, data[STEP_LEAF_BYTES:cut])
+        if merkle.root(data[cut:]) != trajectory.proof:
+            raise EncodingError("a checkpoint's proof is not the one it names")
+        return Record(step, trajectory, data[cut:])
+
+
+class Checkpoint(Protocol):
+    """Where finished segments of a lease are kept across crashes."""
+
+    def save(self, index: int, state: bytes, record: bytes) -> None:
+        """Keep the state after segment ``index``."""
+
+    def load(self) -> list[tuple[bytes, bytes]]:
+        """(state, record) of finished segments, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A finished work: its header, every artifact behind it, mean loss of the last segment (nats per token)."""
+
+    header: Header
+    artifacts: dict[bytes, bytes]
+    loss: float
+    cheated: bool = False
+
+    @property
+    def root(self) -> bytes:
+        """The work root."""
+        return self.header.root
+
+
+def require_text(spec: Spec) -> None:
+    """Raise E1004 unless training text and validation text each hold at least one sequence."""
+    size = spec.model.context + 1
+    training = spec.data_length - spec.validation_length
+    if min(training, spec.validation_length) < size:
+        raise CommonweightError(
+            "E1004",
+            f"sequences of {size} bytes do not fit {training} bytes of training and "
+            f"{spec.validation_length} of validation text",
+            "use more text, or a smaller model.context",
+        )
+
+
+def batch(spec: Spec, data: bytes, seed: bytes, step: int) -> Batch:
+    """Tokens of one inner step, uint8 ``(batch, context + 1)``: windows of the training text at seeded offsets."""
+    size = spec.model.context + 1
+    span = spec.data_length - spec.validation_length - size + 1
+    text = np.frombuffer(data, dtype=np.uint8)
+    offsets = seeds.batch_offsets(seed, step, spec.training.batch, span)
+    return np.stack([text[o : o + size] for o in offsets])
+
+
+def segment_batches(spec: Spec, data: bytes, seed: bytes, index: int) -> list[Batch]:
+    """Batches of the steps of one segment."""
+    first = index * spec.training.segment
+    return [batch(spec, data, seed, first + i) for i in range(spec.training.segment)]
+
+
+def batches_hash(batches: list[Batch]) -> bytes:
+    """What a step leaf says of its segment's data."""
+    return tagged("batches", *(b.tobytes() for b in batches))
+
+
+def tokens_hash(first: Batch) -> bytes:
+    """What a trajectory leaf says of the observed sequence: the model's inputs of the segment's first step."""
+    return tagged("tokens", np.ascontiguousarray(first[:, :-1]).tobytes())
+
+
+def assemble(
+    spec: Spec,
+    lease: Lease,
+    records: list[Record],
+    states: list[bytes],
+    update: bytes,
+    blinding: bytes,
+    cheated: bool = False,
+) -> Product:
+    """Tie records, states (after each segment) and update into one work. ``update`` is the encoded artifact."""
+    steps = pack([r.step for r in records])
+    trajectories = pack([r.trajectory for r in records])
+    meta = codec.encode(
+        Meta(
+            chain_id=lease.chain_id,
+            tasks=lease.tasks,
+            task=lease.task,
+            round=lease.round,
+            slot=lease.slot,
+            trainer=lease.trainer,
+            spec=spec.root,
+            base=lease.base,
+            seed=lease.seed,
+            end_state=records[-1].step.post,
+            blinding=blinding,
+            profile=spec.verification.profile,
+        )
+    )
+    pieces = [steps, trajectories, meta, update, *states, *(r.proof for r in records)]
+    artifacts = {merkle.root(piece): piece for piece in pieces}
+    header = Header(
+        update_root=merkle.root(update),
+        update_length=len(update) // 4,
+        trajectory_root=merkle.root(trajectories),
+        trajectory_count=len(records),
+        step_root=merkle.root(steps),
+        step_count=len(records),
+        meta_root=merkle.root(meta),
+    )
+    artifacts[header.root] = header.encode()
+    return Product(header, artifacts, records[-1].step.loss, cheated)

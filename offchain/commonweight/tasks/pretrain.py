@@ -1,0 +1,166 @@
+"""The `pretrain` kind: next-byte prediction. Training a lease, and measuring a model version."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .. import toploc
+from ..core import fixed, merkle
+from ..core.errors import EncodingError
+from ..core.fixed import ModelVersion
+from ..core.spec import MergeSpec, ModelSpec, Spec, TaskFile
+from ..core.works import StepLeaf, TrajectoryLeaf
+from ..diloco.inner import SegmentResult, TrainState, run_segment
+from ..models import forward, initial_parameters, numeric_profile, parameter_count, pin, require_profile
+from .lease import (
+    Batch,
+    Checkpoint,
+    Lease,
+    Product,
+    Record,
+    assemble,
+    batches_hash,
+    require_text,
+    segment_batches,
+    tokens_hash,
+)
+
+VALIDATION_SEQUENCES = 64
+
+
+def parameters(spec: Spec) -> int:
+    """Number of weights of the task's model."""
+    return parameter_count(spec.model)
+
+
+def initial_version(model: ModelSpec, merge: MergeSpec) -> ModelVersion:
+    """The model version that a task starts from: seeded weights, no momentum."""
+    weights = fixed.quantise_weights(initial_parameters(model).numpy(), merge.weight_bits)
+    return ModelVersion(weights, np.zeros_like(weights))
+
+
+def build_spec(task: TaskFile, data: bytes, initial: ModelVersion) -> Spec:
+    """Freeze a task file: name data and initial model, pin the profile ``auto`` to this machine's.
+
+    Raises E1004 when the text is too short for one sequence of training and one of validation.
+    """
+    verification = task.verification
+    if verification.profile == "auto":
+        verification = replace(verification, profile=numeric_profile(task.model, task.training.batch))
+    spec = Spec(
+        name=task.name,
+        kind=task.kind,
+        model=task.model,
+        training=task.training,
+        merge=task.merge,
+        verification=verification,
+        data_root=merkle.root(data),
+        data_length=len(data),
+        validation_length=int(len(data) * task.data.validation_fraction),
+        initial_model=initial.root,
+    )
+    require_text(spec)
+    return Spec.decode(spec.encode())
+
+
+def start_state(spec: Spec, base: ModelVersion) -> TrainState:
+    """State before the first step of a lease: everybody derives it, so nobody ships it."""
+    return TrainState.start(fixed.dequantise_weights(base.weights, spec.merge.weight_bits))
+
+
+def record_segment(
+    spec: Spec, index: int, pre: bytes, result: SegmentResult, state_root: bytes, batches: list[Batch]
+) -> Record:
+    """Leaves and activation proof of a segment that was really run."""
+    v = spec.verification
+    proof = toploc.encode(toploc.build(result.hidden, v.topk, v.chunk))
+    first = batches[0]
+    return Record(
+        StepLeaf(index, pre, state_root, batches_hash(batches), result.loss),
+        TrajectoryLeaf(index, tokens_hash(first), first.shape[0] * (first.shape[1] - 1), merkle.root(proof)),
+        proof,
+    )
+
+
+def train(
+    spec: Spec,
+    data: bytes,
+    base: ModelVersion,
+    lease: Lease,
+    *,
+    blinding: bytes,
+    checkpoint: Checkpoint | None = None,
+) -> Product:
+    """Train one lease and commit to it; resumes behind the last segment that ``checkpoint`` holds.
+
+    The product is the same whether or not it was interrupted. Raises E1004 for a text too short, E1601 in another
+    numeric profile, E1604 when training diverges.
+    """
+    require_trainable(spec)
+    state = start_state(spec, base)
+    pre = state.root
+    done = _resume(spec, data, lease, pre, checkpoint)
+    states = [encoded for encoded, _ in done]
+    records = [record for _, record in done]
+    if done:
+        state, pre = TrainState.decode(states[-1], parameters(spec)), records[-1].step.post
+    for index in range(len(records), spec.training.segments):
+        batches = segment_batches(spec, data, lease.seed, index)
+        result = run_segment(spec.model, spec.training, state, batches, index * spec.training.segment)
+        result.require_finite()
+        encoded = result.state.encode()
+        record = record_segment(spec, index, pre, result, merkle.root(encoded), batches)
+        if checkpoint:
+            checkpoint.save(index, encoded, record.encode())
+        states.append(encoded)
+        records.append(record)
+        state, pre = result.state, record.step.post
+    update = fixed.to_bytes(fixed.make_update(base.weights, state.theta.numpy(), spec.merge))
+    return assemble(spec, lease, records, states, update, blinding)
+
+
+def _resume(
+    spec: Spec, data: bytes, lease: Lease, pre: bytes, checkpoint: Checkpoint | None
+) -> list[tuple[bytes, Record]]:
+    """What of a checkpoint belongs to this lease and hangs together; training repeats the rest."""
+    out: list[tuple[bytes, Record]] = []
+    for encoded, raw in checkpoint.load() if checkpoint else []:
+        try:
+            record = Record.decode(raw)
+        except EncodingError:
+            break
+        step = record.step
+        expected = (len(out), pre, merkle.root(encoded))
+        if (step.index, step.pre, step.post) != expected or len(out) == spec.training.segments:
+            break
+        if step.batch != batches_hash(segment_batches(spec, data, lease.seed, step.index)):
+            break
+        out.append((encoded, record))
+        pre = step.post
+    return out
+
+
+def require_trainable(spec: Spec) -> None:
+    """Raise E1601 (another numeric profile) or E1004 (too little text); pins this thread's numerics."""
+    pin()
+    require_text(spec)
+    require_profile(spec.verification.profile, spec.model, spec.training.batch)
+
+
+def evaluate(spec: Spec, data: bytes, version: ModelVersion) -> float:
+    """Mean validation loss in nats per byte over fixed, evenly spaced windows of the text's tail."""
+    pin()
+    require_text(spec)
+    size = spec.model.context + 1
+    first = spec.data_length - spec.validation_length
+    starts = np.linspace(first, spec.data_length - size, VALIDATION_SEQUENCES).astype(int)
+    text = np.frombuffer(data, dtype=np.uint8)
+    tokens = torch.from_numpy(np.stack([text[s : s + size] for s in starts]).astype(np.int64))
+    flat = torch.from_numpy(fixed.dequantise_weights(version.weights, spec.merge.weight_bits))
+    with torch.no_grad():
+        logits, _ = forward(spec.model, flat, tokens[:, :-1])
+        return float(F.cross_entropy(logits.reshape(-1, spec.model.vocab), tokens[:, 1:].reshape(-1)))

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
+import {Vault} from "../../contracts/Vault.sol";
+import {BURN} from "../../contracts/libraries/Types.sol";
+import {Base} from "./Base.sol";
+
+/// Keeps a tenth of every transfer.
+contract FeeToken is ERC20("fee", "FEE") {
+    function mint(address to, uint256 amount) external {
+        _mint(to, amount);
+    }
+
+    function _update(address from, address to, uint256 amount) internal override {
+        if (from == address(0)) return super._update(from, to, amount);
+        super._update(from, to, amount - amount / 10);
+        super._update(from, address(1), amount / 10);
+    }
+}
+
+/// Calls back into the vault while it moves, and may lie about success.
+contract HookToken is ERC20("hook", "HOOK") {
+    Vault public vault;
+    bool public refuses;
+
+    function arm(Vault vault_, bool refuses_) external {
+        (vault, refuses) = (vault_, refuses_);
+    }
+
+    function mint(address to, uint256 amount) external {
+        _mint(to, amount);
+    }
+
+    function transfer(address to, uint256 amount) public override returns (bool) {
+        if (refuses) return false;
+        if (address(vault) != address(0)) vault.withdraw(1);
+        return super.transfer(to, amount);
+    }
+}
+
+contract VaultTest is Base {
+    bytes32 private constant ID = "id";
+
+    function test_deposit_and_withdraw() external {
+        address who = address(0xBEEF);
+        token.mint(who, 100);
+        vm.prank(who);
+        token.approve(address(vault), 100);
+        vm.expectEmit(address(vault));
+        emit Vault.Deposited(who, 100);
+        vm.prank(who);
+        vault.deposit(100);
+        people.push(who);
+        solvent();
+        vm.expectEmit(address(vault));
+        emit Vault.Withdrawn(who, 30);
+        vm.prank(who);
+        vault.withdraw(30);
+        eq(token.balanceOf(who), 30, "withdrawn");
+        eq(vault.free(who), 70, "free");
+        solvent();
+    }
+
+    function test_withdraw_more_than_free() external {
+        vm.expectRevert(abi.encodeWithSelector(Vault.ShortFree.selector, stranger, 0, 1));
+        vm.prank(stranger);
+        vault.withdraw(1);
+    }
+
+    function test_moves_of_a_module() external {
+        uint256 before = vault.free(publisher);
+        vm.expectEmit(address(vault));
+        emit Vault.Locked(address(tasks), ID, publisher, 70);
+        vm.prank(address(tasks));
+        vault.lock(publisher, ID, 70);
+        vm.expectEmit(address(vault));
+        emit Vault.Shifted(address(tasks), ID, address(court), "other", 20);
+        vm.prank(address(tasks));
+        vault.shift(ID, address(court), "other", 20);
+        vm.expectEmit(address(vault));
+        emit Vault.Paid(address(court), "other", BURN, 20);
+        vm.prank(address(court));
+        vault.pay("other", BURN, 20);
+        vm.prank(address(tasks));
+        vault.pay(ID, publisher, 50);
+        eq(vault.free(publisher), before - 20, "free");
+        eq(vault.free(BURN), 20, "burnt");
+        solvent();
+    }
+
+    function test_only_modules_move() external {
+        vm.expectRevert(err(Vault.NotModule.selector, address(this)));
+        vault.lock(publisher, ID, 1);
+        vm.expectRevert(err(Vault.NotModule.selector, address(this)));
+        vault.pay(ID, publisher, 0);
+        vm.expectRevert(err(Vault.NotModule.selector, stranger));
+        vm.prank(address(tasks));
+        vault.shift(ID, stranger, ID, 0);
+        vm.expectRevert(err(Vault.NotModule.selector, address(this)));
+        vault.shift(ID, address(tasks), ID, 0);
+    }
+
+    function test_a_module_moves_its_own_pots_only() external {
+        vm.prank(address(tasks));
+        vault.lock(publisher, ID, 70);
+        vm.expectRevert(abi.encodeWithSelector(Vault.ShortPot.selector, address(court), ID, 0, 1));
+        vm.prank(address(court));
+        vault.pay(ID, publisher, 1);
+        vm.expectRevert(abi.encodeWithSelector(Vault.ShortPot.selector, address(panel), ID, 0, 1));
+        vm.prank(address(panel));
+        vault.shift(ID, address(panel), ID, 1);
+        vm.expectRevert(abi.encodeWithSelector(Vault.ShortFree.selector, stranger, 0, 1));
+        vm.prank(address(tasks));
+        vault.lock(stranger, ID, 1);
+    }
+
+    function test_fee_token_credits_what_arrived() external {
+        FeeToken fee = new FeeToken();
+        Vault v = new Vault(fee, address(panel), address(tasks), address(court));
+        fee.mint(stranger, 100);
+        vm.prank(stranger);
+        fee.approve(address(v), 100);
+        vm.prank(stranger);
+        v.deposit(100);
+        eq(v.free(stranger), 90, "credited");
+        eq(v.owed(), fee.balanceOf(address(v)), "owed");
+    }
+
+    function test_reentrant_token() external {
+        HookToken hook = new HookToken();
+        Vault v = _hooked(hook);
+        hook.arm(v, false);
+        vm.expectRevert(ReentrancyGuard.ReentrancyGuardReentrantCall.selector);
+        vm.prank(stranger);
+        v.withdraw(10);
+    }
+
+    function test_token_that_refuses() external {
+        HookToken hook = new HookToken();
+        Vault v = _hooked(hook);
+        hook.arm(Vault(address(0)), true);
+        vm.expectRevert(err(SafeERC20.SafeERC20FailedOperation.selector, address(hook)));
+        vm.prank(stranger);
+        v.withdraw(10);
+    }
+
+    function test_donations_change_nothing() external {
+        token.mint(address(vault), 5);
+        eq(token.balanceOf(address(vault)), vault.owed() + 5, "more than owed");
+    }
+
+    function _hooked(HookToken hook) private returns (Vault v) {
+        v = new Vault(IERC20(hook), address(panel), address(tasks), address(court));
+        hook.mint(stranger, 100);
+        vm.prank(stranger);
+        hook.approve(address(v), 100);
+        vm.prank(stranger);
+        v.deposit(100);
+    }
+}
