@@ -1,4 +1,4 @@
-"""TOPLOC activation proofs (arXiv 2501.16007): did this model really make these hidden states?"""
+"""TOPLOC (arXiv 2501.16007 and successors): did this model really make these hidden states, and choose these tokens?"""
 
 from .proofs import ProofStats, build, chunk_count, decode, encode, verify
 
