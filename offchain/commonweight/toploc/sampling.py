@@ -101,7 +101,7 @@ def replay(
     if not claimed.size:
         return Replay(np.zeros(0), 0, 0.0, -1)
     positions = np.arange(first_position, first_position + claimed.size)
-    rows = row_keys(np.uint64(seed_key), positions)
+    rows = row_keys(np.array([seed_key], dtype=np.uint64), positions)
     inside = (claimed >= 0) & (claimed < ours.shape[1])
     safe = np.where(inside, claimed, 0)
     # Both edges of the nucleus lean towards the claimed token.
