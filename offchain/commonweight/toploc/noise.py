@@ -58,7 +58,7 @@ def row_keys(keys: Keys, positions: npt.NDArray[Any]) -> Keys:
     """Noise keys of sampled tokens; ``keys`` and ``positions`` (0, 1, ... in each sequence) broadcast."""
     with np.errstate(over="ignore"):
         steps = (np.asarray(positions).astype(np.uint64) + np.uint64(1)) * np.uint64(GOLDEN)
-        return mix(np.atleast_1d(keys + steps))
+        return mix(np.atleast_1d(np.asarray(keys, dtype=np.uint64) + steps))
 
 
 def bits(rows: Keys, tokens: npt.NDArray[Any]) -> Keys:
