@@ -70,11 +70,11 @@ class MergeSpec:
 
 @dataclass(frozen=True, slots=True)
 class VerificationSpec:
-    """What a seat checks of a work: ``checks`` segments, and the TOPLOC thresholds of the activation proofs.
+    """What a seat checks of a work: ``checks`` segments, and the thresholds of its proofs, steps and tokens.
 
-    Thresholds are the worst values that a proof may show in any chunk. Inside the pinned profile honest ones are all
-    zero; for the default model weights one optimiser step old show 63, 4.6 and 20, weights rounded to bfloat16 5, 0.44
-    and 2.
+    Of activation proofs: the worst values that any chunk may show, and the score of a whole sequence. Inside the pinned
+    profile honest ones are all zero; for the default model weights one optimiser step old show 63, 4.6 and 20, weights
+    rounded to bfloat16 5, 0.44 and 2. `commonweight calibrate` measures what a task needs.
     """
 
     checks: U16 = 1
@@ -83,6 +83,7 @@ class VerificationSpec:
     max_exponent_mismatches: U16 = 4
     max_mantissa_mean: float = 0.25
     max_sign_mismatches: U16 = 1
+    max_proof_score: float = 0.15
     profile: str = "auto"
 
 

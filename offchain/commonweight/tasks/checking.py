@@ -277,12 +277,9 @@ def check_trajectory(case: Case, opened: Opened, index: int, result: SegmentResu
         stats = toploc.verify(result.hidden, toploc.decode(raw, v.topk, chunks), v.topk, v.chunk)
     except EncodingError as error:
         raise Fault(TREE_TRAJECTORIES, index, f"malformed activation proof: {error.message}") from error
-    if (
-        stats.exponent_mismatches > v.max_exponent_mismatches
-        or stats.mantissa_mean > v.max_mantissa_mean
-        or stats.sign_mismatches > v.max_sign_mismatches
-    ):
-        raise Fault(TREE_TRAJECTORIES, index, f"the activation proof does not match: {stats}")
+    wrong = toploc.fault(stats, v.topk, v)
+    if wrong:
+        raise Fault(TREE_TRAJECTORIES, index, f"the activation proof does not match: {wrong}")
     case.evidence["proof_chunks"] += stats.chunks
 
 

@@ -5,19 +5,24 @@ Exact throughout: matrix products and FFTs in float64 stay far below 2**53, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from . import fast
+
 P = 65_497
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 GIANT = 16
+BLOCK = 32
+"""Chunks that are computed together: their temporaries fit a second-level cache."""
 
 
 @lru_cache(maxsize=1)
-def _inverses() -> Ints:
+def inverses() -> Ints:
     """Multiplicative inverses of 1..P-1 (index 0 unused), by the recurrence ``inv(i) = -(P // i) inv(P mod i)``."""
     values = [0, 1]
     for i in range(2, P):
@@ -32,10 +37,19 @@ def interpolate(x: Ints, y: Ints) -> Ints:
     divisions of polynomials: with ``M = prod(x - x_i)``, ``w_i = y_i / M'(x_i)`` and the power sums
     ``S_s = sum_i w_i x_i**s``, the answer is the polynomial part of ``M(x) * sum_s S_s x**-(s+1)``.
     """
+    compiled = fast.kernels(x.size * x.shape[1])
+    if compiled is not None:
+        out = np.empty(x.shape, dtype=np.int64)
+        compiled.interpolate(x.astype(np.uint32), (y % P).astype(np.uint32), compiled.inverse_table(), out)
+        return out
+    return _blockwise(_interpolate, x, y)
+
+
+def _interpolate(x: Ints, y: Ints) -> Ints:
     k = x.shape[1]
     product = _product(x)
     derivative = product[:, 1:] * np.arange(1, k + 1) % P
-    weights = y % P * _inverses()[evaluate(derivative, x)] % P
+    weights = y % P * inverses()[_evaluate(derivative, x)] % P
     sums = _power_sums(weights, x, k)
     return _convolve(product, sums[:, ::-1])[:, k : 2 * k]
 
@@ -45,6 +59,15 @@ def evaluate(coefficients: Ints, x: Ints) -> Ints:
 
     Baby steps and giant steps: ``sum_a (x**16)**a sum_b c[16a + b] x**b``, the inner sums as one matrix product.
     """
+    compiled = fast.kernels(x.size * coefficients.shape[1])
+    if compiled is not None:
+        out = np.empty(x.shape, dtype=np.uint32)
+        compiled.evaluate(coefficients.astype(np.uint32), x.astype(np.uint32), out)
+        return out.astype(np.int64)
+    return _blockwise(_evaluate, coefficients, x)
+
+
+def _evaluate(coefficients: Ints, x: Ints) -> Ints:
     k = coefficients.shape[1]
     giants = -(-k // GIANT)
     blocks = np.zeros((x.shape[0], giants * GIANT))
@@ -53,6 +76,12 @@ def evaluate(coefficients: Ints, x: Ints) -> Ints:
     inner = small.transpose(0, 2, 1) @ blocks.reshape(-1, giants, GIANT).transpose(0, 2, 1)
     large = _powers(_times(small[:, -1], x), giants).transpose(0, 2, 1)
     return (inner.astype(np.int64) % P * large.astype(np.int64) % P).sum(axis=2) % P
+
+
+def _blockwise(function: Callable[[Ints, Ints], Ints], a: Ints, b: Ints) -> Ints:
+    if len(a) <= BLOCK:
+        return function(a, b)
+    return np.concatenate([function(a[i : i + BLOCK], b[i : i + BLOCK]) for i in range(0, len(a), BLOCK)])
 
 
 def _power_sums(weights: Ints, x: Ints, count: int) -> Ints:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ..core.errors import CommonweightError
+from . import fast
 from .noise import Floats, Keys, gumbel, gumbel_tensor, mix, row_keys, token_steps
 
 Logits = npt.NDArray[np.float32]
@@ -154,6 +155,11 @@ def _scores(logits: Logits, rows: Keys, tokens: Tokens, temperature: float) -> F
 
 def _race(logits: Logits, rows: Keys, temperature: float) -> tuple[Tokens, Floats]:
     """Gumbel-max over the whole vocabulary. An upper bound in float32 first; only what can win is computed exactly."""
+    compiled = fast.kernels(logits.size)
+    if compiled is not None:
+        tokens, scores = compiled.race(logits, rows, temperature)
+        _require_finite(scores)
+        return tokens, scores
     count, vocab = logits.shape
     tokens, scores = np.empty(count, dtype=np.int64), np.empty(count)
     steps = token_steps(vocab)
