@@ -83,10 +83,11 @@ def _select(row, k, maxima, found, magnitudes, histogram, out):
     for b in range(blocks):
         if maxima[b] >= bound:
             for j in range(b * WIDTH, min(n, b * WIDTH + WIDTH)):
-                magnitude = row[j] & 0x7FFF
-                found[count] = j
-                magnitudes[count] = magnitude
-                count += 1 if magnitude >= bound else 0
+                magnitude = np.uint16(row[j] & np.uint16(0x7FFF))
+                if magnitude >= bound:
+                    found[count] = j
+                    magnitudes[count] = magnitude
+                    count += 1
     last, above = _kth(magnitudes, count, k, histogram)
     ties = k - above
     at = 0

@@ -17,7 +17,7 @@ from commonweight.toploc.topk import select
 from .report import interleaved, judge, save
 
 K, CHUNK, SEED = 128, 32, 20_260
-HIDDENS = (96, 256, 512, 768, 1024, 2048, 3072, 4096)
+HIDDENS = (96, 2048, 4096, 8192, 8192, 16384, 16384, 16384, 16384, 16384)
 
 
 @contextmanager
@@ -69,9 +69,13 @@ def parity() -> None:
         pieces = [canonical[j : j + 258] for j in range(0, len(canonical), 258)]
         theirs_of_ours = peer.verify_proofs_bytes(hidden, pieces, CHUNK, K, True)
         ours_of_theirs = ours.verify(hidden, ours.decode(b"".join(theirs), K, len(theirs)), K, CHUNK)
-        # At a tied boundary the two orders keep other members: at most a few points that were not interpolated.
-        crossed += sum(r.exp_mismatches <= 4 for r in theirs_of_ours)
-        crossed += len(theirs) if ours_of_theirs.exponent_mismatches <= 4 else 0
+        # At a tied boundary the two orders keep other members: those points were not interpolated, all others were.
+        other = [
+            K - len(np.intersect1d(a, b))
+            for a, b in zip(select(rows, K), select(rows, K, "torch-cpu"), strict=True)
+        ]
+        crossed += sum(r.exp_mismatches <= n for r, n in zip(theirs_of_ours, other, strict=True))
+        crossed += len(theirs) if ours_of_theirs.exponent_mismatches <= max(other) else 0
         jittered = hidden + (0.01 * hidden.abs() * torch.randn(hidden.shape)).to(torch.bfloat16)
         for a, b in zip(
             ours.verify_proofs_bytes(jittered, theirs, CHUNK, K, True),
@@ -135,7 +139,7 @@ def speed(repeats: int = 11) -> None:
             hidden = activations(tokens, dim, 0, SEED)
             chunks = tokens // CHUNK
             proofs = peer.build_proofs_bytes(hidden, CHUNK, K, True)
-            inner = 20 if chunks == 1 else 1
+            inner = {1: 20, 32: 5}.get(chunks, 1)
             flat = hidden.view(torch.int16)
             build = [lambda: peer.build_proofs_bytes(hidden, CHUNK, K, True), lambda: flat.max()]  # noqa: B023
             build += [_ours(hidden, *modes[name]) for name in targets]
