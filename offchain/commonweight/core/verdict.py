@@ -19,13 +19,17 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Outcome of checking one work; ``evidence`` counts what was really checked, by name."""
+    """Outcome of checking one work.
+
+    ``evidence`` counts what was really checked, ``measures`` holds the largest distances that were found, by name.
+    """
 
     outcome: Outcome
     reason: str
     tree: int = 0
     leaf: int = 0
     evidence: tuple[tuple[str, int], ...] = ()
+    measures: tuple[tuple[str, float], ...] = ()
 
     def vote(self, item: int) -> int | None:
         """The vote word, or None when there is nothing to vote (our own error is no verdict)."""
