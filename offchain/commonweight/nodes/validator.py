@@ -112,7 +112,7 @@ class Validator(Node):
             verdict = isolated().check(*self._question(task, round_, work), segments=segments, fetch=self.get)
             extra |= {"segments": segments, "outcome": verdict.outcome.value, "reason": verdict.reason}
             extra |= {"tree": verdict.tree, "leaf": verdict.leaf, "evidence": dict(verdict.evidence)}
-            extra |= {"measures": dict(verdict.measures)}
+            extra |= {"measures": dict(verdict.measures), "child_cpu": isolated().cpu_seconds}
         return verdict
 
     def _question(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import time
 from typing import BinaryIO
 
 from ..core import codec, fixed
@@ -42,6 +43,7 @@ def _limit(what: int, value: int) -> None:
 
 
 def _answer(sort: int, body: bytes, asked: BinaryIO, answers: BinaryIO) -> None:
+    start = time.process_time()
     question = codec.decode(Question, body)
     _limit(resource.RLIMIT_AS, question.memory)
     spec = Spec.decode(_part(asked, PART))
@@ -73,7 +75,8 @@ def _answer(sort: int, body: bytes, asked: BinaryIO, answers: BinaryIO) -> None:
     else:
         raise AssertionError(f"frame {sort} is no question")
     answer = write(lease, record.spec, record.work, record.segments, verdict)
-    _send(answers, VERDICT, answer.encode())
+    spent = int(1e6 * (time.process_time() - start))
+    _send(answers, VERDICT, spent.to_bytes(8, "big") + answer.encode())
 
 
 def _part(asked: BinaryIO, wanted: int) -> bytes:

@@ -70,9 +70,13 @@ class Broken(Exception):
 
 
 class Checker:
-    """Checks works in one child process, one at a time; the interface is that of `base.TaskKind`'s checks."""
+    """Checks works in one child process, one at a time; the interface is that of `base.TaskKind`'s checks.
+
+    ``cpu_seconds`` is what the child spent on the last check.
+    """
 
     def __init__(self, limits: Limits = Limits()) -> None:
+        self.cpu_seconds = 0.0
         self._limits = limits
         self._child: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -146,8 +150,9 @@ class Checker:
             self._send(child, PART, part, clock)
         while True:
             kind, body = self._receive(child, clock)
-            if kind == VERDICT:
-                return Evidence.decode(body).verdict
+            if kind == VERDICT and len(body) > 8:
+                self.cpu_seconds = int.from_bytes(body[:8], "big") / 1e6
+                return Evidence.decode(body[8:]).verdict
             if kind != FETCH or len(body) != 40:
                 raise Broken(f"it sent a frame of sort {kind} with {len(body)} bytes")
             with clock.paused():
