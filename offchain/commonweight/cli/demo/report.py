@@ -199,7 +199,9 @@ def timings(who: Participant) -> Json:
     for event in ("train", "check", "judge", "merge"):
         if spans[event]:
             out[f"{event}_seconds"] = round(sum(r["seconds"] for r in spans[event]), 2)
-            out[f"{event}_cpu_seconds"] = round(sum(r["cpu"] for r in spans[event]), 2)
+            out[f"{event}_cpu_seconds"] = round(
+                sum(r["cpu"] + r.get("child_cpu", 0.0) for r in spans[event]), 2
+            )
     return out
 
 
