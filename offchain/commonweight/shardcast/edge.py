@@ -14,6 +14,7 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .limits import Limits
+from .sending import SENDFILE
 
 # Strangers must not be able to fill an operator's log: our own faults are written, malformed requests not.
 _quiet = logging.getLogger("commonweight.shardcast.http")
@@ -98,6 +99,7 @@ class Bounded(H11Protocol):
         before = self.cycle
         super().handle_events()
         if self.cycle is not before and not self.cycle.response_complete:
+            self.cycle.scope["extensions"] = {SENDFILE: self}  # type: ignore[dict-item]
             self.waiting = False
             self._due(self.limits.response_seconds)
 

@@ -11,8 +11,8 @@ import contextlib
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ..core.errors import CommonweightError
 from .address import AddressPolicy
@@ -33,12 +33,20 @@ class Blame:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An artifact and how it came. ``left``: all sources left on the way, also those that did not have it."""
+    """An artifact now in ``store`` and how it came. ``left``: all sources left on the way, also those without it."""
 
-    data: bytes
+    root: bytes
+    store: Store
     left: tuple[Blame, ...] = ()
     bytes_received: int = 0
     resumed_shards: int = 0
+    bytes_repeated: int = 0
+    bytes_by_source: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def data(self) -> bytes:
+        """The artifact's bytes, read from the store and hashed again."""
+        return self.store.get(self.root)
 
     @property
     def blamed(self) -> tuple[Blame, ...]:
@@ -62,22 +70,25 @@ def fetch(
     policy: AddressPolicy = AddressPolicy(),  # noqa: B008 - frozen
     *,
     rng: random.Random | None = None,
+    patience: float = 0.0,
 ) -> Fetched:
-    """Fetch an artifact of at most ``limits.artifact_bytes`` into the store and return it.
+    """Fetch an artifact of at most ``limits.artifact_bytes`` into the store, where it is served while it comes.
 
-    Sources are asked in random order (``rng`` makes it repeatable). Raises E1103 when the artifact is
-    longer, E1404 when the store has no room, E1502 when the sources together do not give it, with each
-    one's reason.
+    At most ``limits.in_flight`` shards are in memory. Sources are asked in random order (``rng`` makes it
+    repeatable); when none has the artifact yet, they are asked again for ``patience`` seconds. Raises E1103 when
+    the artifact is longer, E1404 when the store has no room, E1502 when the sources together do not give it,
+    with each one's reason.
     """
     order = list(dict.fromkeys(sources))
     rng = rng or random.Random()
     rng.shuffle(order)
-    job = Job(root, store, limits, policy, rng)
-    left = job.run(order[: limits.sources])
+    job = Job(root, store, limits, policy, rng, patience)
+    left = job.run(order)
     blames = tuple(Blame(source, fault.kind, fault.reason) for source, fault in left)
     if not job.complete:
         raise _unavailable(root, blames, job)
-    return Fetched(store.get(root, limits.artifact_bytes), blames, job.received, job.resumed)
+    t = job.traffic
+    return Fetched(root, store, blames, t.received, t.resumed, t.repeated, t.by_source)
 
 
 def _unavailable(root: bytes, blames: tuple[Blame, ...], job: Job) -> Unavailable:

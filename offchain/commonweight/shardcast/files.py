@@ -45,7 +45,7 @@ def read_at(handle: int, size: int, offset: int) -> bytes:
     return bytes(out)
 
 
-def write_at(handle: int, data: bytes, offset: int) -> None:
+def write_at(handle: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of ``data`` at ``offset``."""
     view = memoryview(data)
     while view:

@@ -14,7 +14,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from .files import (
 from .limits import LIMITS
 from .manifest import Manifest
 from .partial import Partial
+from .trust import Trust
 
 PUBLIC, PRIVATE, PARTIAL, MANIFESTS, PINS, CORRUPT = FOLDERS = (
     "public",
@@ -51,6 +52,15 @@ class _Entry:
     used: float
 
 
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """A shard to send: an open file, and where the shard is in it. Close the handle afterwards."""
+
+    handle: int
+    offset: int
+    size: int
+
+
 class Store:
     """Content-addressed store, safe to use from several threads of one process."""
 
@@ -63,7 +73,11 @@ class Store:
         self._lock = threading.RLock()
         self._kept: dict[bytes, _Entry] = {}
         self._partial: dict[bytes, _Entry] = {}
-        self._active: dict[bytes, int] = {}
+        self._active: dict[bytes, list[Partial | None]] = {}
+        self._manifests: dict[bytes, Manifest] = {}
+        self._trust = Trust(LIMITS.trust_seconds)
+        self.listeners: list[Callable[[bytes], None]] = []
+        """Called with a root, from any thread, when there is more of it to serve."""
         self._reserved = 0
         for name in FOLDERS:
             make_folder(folder / name)
@@ -157,6 +171,7 @@ class Store:
                 self._partial.pop(root, None)
                 self._path(PARTIAL, root).unlink(missing_ok=True)
             self._path(MANIFESTS, root).unlink(missing_ok=True)
+            self._manifests.pop(root, None)
             self.unpin(root)
 
     def pin(self, root: bytes) -> None:
@@ -189,16 +204,52 @@ class Store:
         if not 0 <= index < len(manifest.shards):
             raise CommonweightError("E1103", f"artifact {root.hex()} has no shard {index}")
         with self._opened(root) as handle:
-            data = read_at(handle, manifest.size(index), index * merkle.SHARD)
-            if len(data) != manifest.size(index) or merkle.shard_hash(data) != manifest.shards[index]:
-                raise self._damaged(root, handle)
+            return self._hashed(root, index, manifest, handle)
+
+    def _hashed(self, root: bytes, index: int, manifest: Manifest, handle: int) -> bytes:
+        data = read_at(handle, manifest.size(index), index * merkle.SHARD)
+        if len(data) != manifest.size(index) or merkle.shard_hash(data) != manifest.shards[index]:
+            raise self._damaged(root, handle)
         return data
 
-    def read(self, root: bytes, offset: int, size: int, chunk: int) -> Iterator[bytes]:
-        """Bytes of an artifact in pieces of ``chunk``, NOT hashed: for a sender that just called `shard`."""
+    # -- serving -------------------------------------------------------------------------------------------
+
+    def holdings(self, root: bytes) -> tuple[Manifest, int] | None:
+        """Manifest and bits of the shards that may be served, also those of a running download; None for none."""
+        with self._lock:
+            running = self._active.get(root)
+            if self.served(root):
+                manifest = self._cached(root)
+            elif begun := [partial for partial in running or () if partial is not None]:
+                held = {index for partial in begun for index in list(partial.held)}
+                return begun[0].manifest, sum(1 << index for index in held)
+            else:
+                return None
+        try:
+            manifest = manifest or self.manifest(root)
+        except CommonweightError:
+            return None
+        return manifest, (1 << len(manifest.shards)) - 1
+
+    def lend(self, root: bytes, index: int) -> Loan:
+        """A shard that may be served, hashed lately. Raises E1408 when it is not here, E1403 as `get`."""
+        with self._lock:
+            for partial in self._active.get(root, ()):
+                if partial is not None and index in partial.held:  # hashed on its way in, a moment ago
+                    return Loan(os.dup(partial.handle), index * merkle.SHARD, partial.manifest.size(index))
+            if not self.served(root):
+                raise _absent(root)
+        manifest = self.manifest(root)
         with self._opened(root) as handle:
-            for at in range(offset, offset + size, chunk):
-                yield read_at(handle, min(chunk, offset + size - at), at)
+            if not self._trust.holds(root, index, handle):
+                self._hashed(root, index, manifest, handle)
+                self._trust.note(root, range(index, index + 1), handle)
+            return Loan(os.dup(handle), index * merkle.SHARD, manifest.size(index))
+
+    def changed(self, root: bytes) -> None:
+        """Tell those who listen that there is more of an artifact to serve."""
+        for listener in list(self.listeners):
+            listener(root)
 
     # -- downloads -----------------------------------------------------------------------------------------
 
@@ -217,13 +268,17 @@ class Store:
             if root not in self._partial:
                 self._make_room(manifest.length)
             self._partial[root] = _Entry(PARTIAL, manifest.length, time.time())
-            self._active[root] = self._active.get(root, 0) + 1
+            self._active.setdefault(root, []).append(None)  # holds the place while what is there is hashed
         try:
             self._cache(root, manifest)
-            return Partial(path, root, manifest)
+            partial = Partial(path, root, manifest)
         except BaseException:
-            self._deactivate(root)
+            self._deactivate(root, None)
             raise
+        with self._lock:
+            running = self._active[root]
+            running[running.index(None)] = partial
+        return partial
 
     def release(self, partial: Partial) -> None:
         """End a download: a complete one becomes a served artifact, the rest waits for the next `begin`."""
@@ -231,11 +286,13 @@ class Store:
             if not partial.missing:
                 self._finish(partial)
         finally:
+            self._deactivate(partial.root, partial)
             partial.close()
-            self._deactivate(partial.root)
+        self.changed(partial.root)
 
     def _finish(self, partial: Partial) -> None:
         partial.sync()
+        self._trust.note(partial.root, range(len(partial.manifest.shards)), partial.handle)
         with self._lock, disk_errors(self.folder):
             if self._present(partial.root):
                 return  # another thread finished the same download, or made the artifact itself
@@ -244,11 +301,13 @@ class Store:
             self._partial.pop(partial.root, None)
             self._kept[partial.root] = _Entry(PUBLIC, partial.manifest.length, time.time())
 
-    def _deactivate(self, root: bytes) -> None:
+    def _deactivate(self, root: bytes, partial: Partial | None) -> None:
         with self._lock:
-            self._active[root] -= 1
-            if not self._active[root]:
-                del self._active[root]
+            running = self._active.get(root, [])
+            if partial in running:
+                running.remove(partial)
+            if not running:
+                self._active.pop(root, None)
                 if root in self._kept and root in self._partial:
                     del self._partial[root]
                     self._path(PARTIAL, root).unlink(missing_ok=True)
@@ -266,7 +325,7 @@ class Store:
             if root is None or not stat.S_ISREG(info.st_mode):
                 continue  # not ours: never opened, never counted, never removed
             table = self._partial if place == PARTIAL else self._kept
-            table[root] = _Entry(place, info.st_size, info.st_mtime)
+            table[root] = _Entry(place, info.st_size, max(info.st_atime, info.st_mtime))
 
     def _present(self, root: bytes) -> bool:
         """True when the file is really there: a person may have deleted it."""
@@ -299,8 +358,10 @@ class Store:
     def _touch(self, root: bytes) -> None:
         entry = self._kept[root]
         entry.used = time.time()
+        path = self._path(entry.place, root)
         with contextlib.suppress(OSError):
-            os.utime(self._path(entry.place, root), follow_symlinks=False)
+            # the access time only: the modification time says whether a file is still the one that was hashed
+            os.utime(path, ns=(time.time_ns(), path.lstat().st_mtime_ns), follow_symlinks=False)
 
     def _damaged(self, root: bytes, handle: int | None = None) -> CommonweightError:
         """Set the file aside, unless an intact one has taken its place since ``handle`` was opened."""
@@ -321,21 +382,31 @@ class Store:
             path.unlink(missing_ok=True)
 
     def _cached(self, root: bytes) -> Manifest | None:
+        with self._lock:
+            if (found := self._manifests.get(root)) is not None:
+                return found
         try:
             handle = open_file(self._path(MANIFESTS, root))
         except OSError:
             return None
         try:
-            return Manifest.decode(read_at(handle, os.fstat(handle).st_size, 0), root)
+            return self._remember(root, Manifest.decode(read_at(handle, os.fstat(handle).st_size, 0), root))
         except (OSError, EncodingError):
             return None
         finally:
             os.close(handle)
 
+    def _remember(self, root: bytes, manifest: Manifest) -> Manifest:
+        with self._lock:
+            self._manifests[root] = manifest
+            if len(self._manifests) > LIMITS.manifests:
+                del self._manifests[next(iter(self._manifests))]
+        return manifest
+
     def _cache(self, root: bytes, manifest: Manifest) -> Manifest:
         with contextlib.suppress(OSError):  # only a cache: a full disk shows elsewhere
             write_atomic(self._path(MANIFESTS, root), manifest.encode(), durable=False)
-        return manifest
+        return self._remember(root, manifest)
 
     def _make_room(self, size: int) -> None:
         """Evict what was used longest ago until ``size`` more bytes fit. Raises E1404 when they cannot."""
