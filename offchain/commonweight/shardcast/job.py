@@ -25,12 +25,19 @@ from .store import Store, too_long
 
 @dataclass(slots=True)
 class _Seat:
-    """A source's place in this download. ``since``: start of its present request, or of its present wait."""
+    """A source's place in this download. ``since``: start of its present request, or of its present wait.
+
+    ``order`` is what its thread is to do next: shards to ask for, () to ask for news, None to wait in ``bell``.
+    """
 
     peer: Peer
     since: float
+    bell: threading.Condition
     absent: bool = False
+    idle: bool = False
+    order: tuple[int, ...] | None = None
     refusals: int = 0
+    polled: float = 0.0
 
 
 @dataclass(slots=True)
@@ -60,7 +67,8 @@ class Job:
         self._path = f"/v1/artifacts/{root.hex()}"
         self._store, self._limits, self._policy, self._rng = store, limits, policy, rng
         self._patience = patience
-        self._change = threading.Condition()
+        self._lock = threading.RLock()
+        self._change = threading.Condition(self._lock)  # for the caller's thread
         self._partial: Partial | None = None
         self._plan: Plan | None = None
         self._seats: dict[str, _Seat] = {}
@@ -97,9 +105,8 @@ class Job:
             if self._error:
                 raise self._error
         finally:
-            with self._change:
+            with self._lock:
                 self._over = True
-                self._change.notify_all()
                 self._leave_behind()
                 if self._partial is not None:
                     self._store.release(self._partial)
@@ -111,6 +118,7 @@ class Job:
         for name, seat in self._seats.items():
             self._count(seat)
             seat.peer.cancel()
+            seat.bell.notify()
             if seat.absent:
                 self._left.append((name, PeerFault(Fault.ABSENT, "does not have it")))
             elif seat.since <= stale and self._asking(name):
@@ -121,16 +129,17 @@ class Job:
     def _coordinate(self, sources: list[str]) -> None:
         begun = time.monotonic()
         deadline, patient = begun + self._limits.fetch_seconds, begun + self._patience
-        with self._change:
+        with self._lock:
             while not (self.complete or self._error):
                 while sources and self._wants_another():
                     self._start(sources.pop(0))
                 now = time.monotonic()
+                self._dispatch()
                 self.late = now >= deadline
                 hopeless = not sources and all(seat.absent for seat in self._seats.values())
                 if self.late or not self._seats or (hopeless and now >= patient):
                     return
-                self._change.wait(min(deadline - now, self._limits.hedge_seconds / 8))
+                self._change.wait(min(deadline - now, self._limits.poll_pause))
 
     def _wants_another(self) -> bool:
         stale = time.monotonic() - self._limits.hedge_seconds
@@ -140,7 +149,7 @@ class Job:
 
     def _start(self, source: str) -> None:
         peer = Peer(source, self._policy, self._limits)
-        self._seats[source] = _Seat(peer, time.monotonic())
+        self._seats[source] = _Seat(peer, time.monotonic(), threading.Condition(self._lock))
         if self._plan is not None:
             self._plan.sources.setdefault(source, Source())
         threading.Thread(target=self._work, args=(source, peer), name="fetch", daemon=True).start()
@@ -158,20 +167,21 @@ class Job:
                         raise
                     self._absent(name)
         except PeerFault as fault:
-            with self._change:
+            with self._lock:
                 if not self._over:
                     self._left.append((name, fault))
         except CommonweightError as error:
-            with self._change:
+            with self._lock:
                 self._error = self._error or error
         finally:
             peer.close()
-            with self._change:
+            with self._lock:
                 if not self._over:
                     self._count(self._seats.pop(name))
                 if self._plan is not None:
                     self._plan.sources.pop(name, None)
-                self._change.notify_all()
+                self._dispatch()
+                self._change.notify()
 
     def _serve_from(self, name: str, peer: Peer) -> None:
         """Take from one source what it has until nothing is missing. Raises `PeerFault`."""
@@ -197,8 +207,10 @@ class Job:
         size = -(-self.shards // 8)
         seconds = self._limits.poll_seconds + self._limits.read_seconds
         body = peer.get(f"{self._path}/have/{count}", range(size, size + 1), seconds).body
-        with self._change:
+        with self._lock:
             self._learn(name, int.from_bytes(body, "little"))
+            if name in self._seats:
+                self._seats[name].polled = time.monotonic()
 
     def _take(self, name: str, peer: Peer, asked: tuple[int, ...]) -> None:
         """One shard out of those asked for, verified and kept. Raises `PeerFault`."""
@@ -209,7 +221,7 @@ class Job:
             if answer.status == 200:
                 chosen.append(self._chosen(name, answer, asked))
 
-        with self._change:
+        with self._lock:
             buffer = self._buffers.pop() if self._buffers else bytearray(merkle.SHARD)
         try:
             path = f"{self._path}/any/{','.join(map(str, asked))}"
@@ -222,7 +234,7 @@ class Job:
                 raise PeerFault(Fault.LIED, f"sent a wrong shard {chosen[0]}")
             self._keep(name, chosen[0], answer)
         finally:
-            with self._change:
+            with self._lock:
                 self._buffers.append(buffer)
 
     # -- the shared state ----------------------------------------------------------------------------------
@@ -231,41 +243,60 @@ class Job:
         """Take on a manifest that the root has proven; the first one counts, since they are all alike."""
         if manifest.length > self._limits.artifact_bytes:
             raise too_long(self.root, manifest.length, self._limits.artifact_bytes)
-        with self._change:
+        with self._lock:
             if self._plan is None and not self._over:
                 self._partial = self._store.begin(manifest)
                 held = sum(1 << i for i in self._partial.held)
                 sizes = [manifest.size(i) for i in range(len(manifest.shards))]
                 self._plan = Plan(sizes, held, self._rng, self._limits, {n: Source() for n in self._seats})
-                self._change.notify_all()
+                self._change.notify()
 
     def _next(self, name: str) -> tuple[int, ...] | None:
-        """Shards to ask the source for; () when it has nothing of use yet; None when there is nothing left to do."""
-        with self._change:
+        """Shards to ask the source for; () to ask it for news; None when there is nothing left to do."""
+        with self._lock:
             assert self._plan is not None
+            seat = self._seats[name]
             self._plan.released(name)
-            while not (self._over or self._error or self.complete):
-                self._seats[name].since = time.monotonic()
-                if not self._plan.useful(name):
-                    return ()
-                if asked := self._plan.ask(name, time.monotonic()):
-                    return asked
-                self._change.wait(self._limits.hedge_seconds / 8)
-            return None
+            seat.idle, seat.order = True, None
+            self._dispatch()
+            while seat.order is None and not (self._over or self._error or self.complete):
+                seat.bell.wait()
+            seat.idle = False
+            return seat.order
+
+    def _dispatch(self) -> None:
+        """Give idle sources something to do, the best ones first; only those who get something wake up."""
+        if self._plan is None or self._over:
+            return
+        now = time.monotonic()
+        ending = self._error is not None or self.complete
+        for name in self._plan.ranked(
+            n for n, seat in self._seats.items() if seat.idle and seat.order is None
+        ):
+            seat = self._seats[name]
+            seat.since = now
+            if self._plan.useful(name):
+                seat.order = self._plan.ask(name, now) or None
+            elif now - seat.polled >= self._limits.poll_pause:
+                seat.order = ()
+            if seat.order is not None or ending:
+                seat.bell.notify()
+        if ending:
+            self._change.notify()
 
     def _chosen(self, name: str, answer: Answer, asked: tuple[int, ...]) -> int:
         text = answer.headers.get(b"shard", b"").decode("ascii", "replace")
         index = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else -1
-        with self._change:
+        with self._lock:
             if index not in asked or self._plan is None or not self._plan.started(name, index):
                 raise PeerFault(Fault.LIED, "sends a shard that nobody asked for")
             self._learn_header(name, answer)
-            self._change.notify_all()
+            self._dispatch()  # the other shards that were asked for are free again
         return index
 
     def _refused(self, name: str, answer: Answer) -> None:
         """It has none of what it was asked for: harmless when it says so, but not again and again."""
-        with self._change:
+        with self._lock:
             self._learn_header(name, answer)
             seat = self._seats.get(name)
             if seat is not None:
@@ -275,7 +306,7 @@ class Job:
 
     def _keep(self, name: str, index: int, answer: Answer) -> None:
         assert self._partial is not None
-        with self._change:
+        with self._lock:
             if self._over or self._plan is None:
                 return
             if index in self._partial.held:
@@ -283,9 +314,10 @@ class Job:
                 self._plan.finished(name, time.monotonic())
                 return
         self._partial.add(index, answer.body)
-        with self._change:
+        with self._lock:
             self._plan.finished(name, time.monotonic())
-            self._change.notify_all()
+            if self.complete:
+                self._dispatch()
         self._store.changed(self.root)
 
     def _learn_header(self, name: str, answer: Answer) -> None:
@@ -302,10 +334,9 @@ class Job:
             self._plan.sources.setdefault(name, Source()).have = have & everything
             self._seats[name].absent = False
             self._seats[name].since = time.monotonic()
-            self._change.notify_all()
 
     def _known(self, name: str) -> int:
-        with self._change:
+        with self._lock:
             return self._plan.sources[name].have if self._plan and name in self._plan.sources else 0
 
     def _asking(self, name: str) -> bool:
@@ -313,17 +344,17 @@ class Job:
 
     def _absent(self, name: str) -> None:
         """It does not have the artifact, or no longer: ask again in a while, as long as others are at work."""
-        with self._change:
+        with self._lock:
             if self._over:
                 return
             self._seats[name].absent = True
             if self._plan is not None and name in self._plan.sources:
                 self._plan.sources[name].have = 0
                 self._plan.released(name)
-            self._change.notify_all()
+            self._change.notify()
             end = time.monotonic() + self._limits.absent_seconds
             while not self._over and (rest := end - time.monotonic()) > 0:
-                self._change.wait(rest)
+                self._seats[name].bell.wait(rest)
 
     def _count(self, seat: _Seat) -> None:
         self.traffic.received += seat.peer.received

@@ -38,7 +38,7 @@ class Limits:
     """Open connections of one address; many nodes may share one behind a home router."""
     hashing_threads: int = 2
     """Shards read and hashed at the same time for answers."""
-    chunk_bytes: int = 512 * KIB
+    chunk_bytes: int = MIB
     """What one answer hands to the system at a time, in bytes."""
     upload_slots: int = 3
     """Shards sent at full speed at the same time; the next ones wait a moment, so that each arrives soon."""
@@ -82,6 +82,10 @@ class Limits:
     """Shards that one request names as acceptable; the source picks one."""
     poll_seconds: float = 2.0
     """A source that has nothing new answers after this long."""
+    poll_pause: float = 0.1
+    """Pause between two questions to one source about what it has."""
+    considered: int = 1024
+    """Missing shards, in an order of the node's own, among which the rarest are chosen."""
     absent_seconds: float = 0.5
     """Pause before a source that did not have the artifact is asked again."""
     refusals: int = 8

@@ -9,6 +9,7 @@ given least, which spreads a single origin's uploads without repetition; and onl
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .limits import Limits
@@ -55,6 +56,10 @@ class Plan:
     def useful(self, name: str) -> bool:
         """True when the source has something that is missing here."""
         return bool(self.sources[name].have & self.missing)
+
+    def ranked(self, names: Iterable[str]) -> list[str]:
+        """Sources by what they are worth, best first."""
+        return sorted(names, key=lambda name: -self._score(self.sources[name]))
 
     def ask(self, name: str, now: float) -> tuple[int, ...]:
         """Shards to request from an idle source, best first; empty when it should rather wait. Books them."""
@@ -122,7 +127,7 @@ class Plan:
         return source.rate if source.tried else float("inf")
 
     def _rarest(self, free: int, name: str) -> tuple[int, ...]:
-        indices = [i for i in self._order if free >> i & 1]
+        indices = [i for i in self._order if free >> i & 1][: self.limits.considered]
         haves = [s.have for n, s in self.sources.items() if n != name]
         copies = {i: sum(h >> i & 1 for h in haves) for i in indices}
         least = min(copies.values())

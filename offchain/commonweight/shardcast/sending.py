@@ -49,6 +49,9 @@ class LoanResponse(Response):
 
     async def _sendfile(self, line: Any) -> None:
         loan, loop = self._loan, asyncio.get_running_loop()
+        if line.conn.our_state is not h11.SEND_BODY:  # it went away before the answer began
+            line.abort()
+            return
         line.conn.send_with_data_passthrough(h11.Data(data=_Sized(loan.size)))  # type: ignore[arg-type]
         with open(loan.handle, "rb", closefd=False) as file:
             for at in range(0, loan.size, self._limits.chunk_bytes):

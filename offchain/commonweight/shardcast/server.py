@@ -85,8 +85,10 @@ class Desk:
         root = parse_name(name)
         if root is None:
             return _absent()
-        async with self._hashing:
-            found = await asyncio.to_thread(self._store.holdings, root)
+        found = self._store.holdings(root)
+        if found is None and self._store.served(root):
+            async with self._hashing:
+                found = await asyncio.to_thread(self._store.holdings, root, hashing=True)
         return _absent() if found is None else Response(found[0].encode(), media_type=BINARY)
 
     async def have(self, name: str, count: str) -> Response:
@@ -133,8 +135,11 @@ class Desk:
         self, root: bytes, index: int, headers: dict[str, str], done: Callable[[], None]
     ) -> Response:
         try:
-            async with self._hashing:
-                loan: Loan = await asyncio.to_thread(self._store.lend, root, index)
+            loan: Loan | None = self._store.lend(root, index, hashing=False)
+            if loan is None:
+                async with self._hashing:
+                    loan = await asyncio.to_thread(self._store.lend, root, index)
+            assert loan is not None
         except CommonweightError:
             done()
             return _absent()

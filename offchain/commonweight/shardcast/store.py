@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import stat
 import threading
@@ -17,10 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from ..core import merkle
 from ..core.errors import CommonweightError, EncodingError
 from .files import (
+    TORN,
     disk_errors,
     make_folder,
     open_file,
@@ -28,6 +31,7 @@ from .files import (
     read_at,
     sweep,
     sync_folder,
+    write_at,
     write_atomic,
 )
 from .limits import LIMITS
@@ -108,6 +112,59 @@ class Store:
                 write_atomic(self._path(place, root), data)
             self._kept[root] = _Entry(place, len(data), time.time())
         self._cache(root, manifest)
+        return root
+
+    def put_file(self, source: Path, published: bool = True) -> bytes:
+        """As `put`, for a file of any size, one shard in memory at a time. Raises E1103 when it cannot be read."""
+        scratch = self.folder / PARTIAL / f"{TORN}{secrets.token_hex(8)}"
+        try:
+            with open(source, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                with self._lock:
+                    self._make_room(size)
+                    self._reserved += size
+                try:
+                    manifest = self._copy_in(file, scratch)
+                    return self._take_in(scratch, manifest, PUBLIC if published else PRIVATE)
+                finally:
+                    with self._lock:
+                        self._reserved -= size
+        except OSError as error:
+            message = f"cannot read {source}: {error.strerror or error}"
+            raise CommonweightError("E1103", message, "give a readable file") from error
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def _copy_in(self, file: BinaryIO, scratch: Path) -> Manifest:
+        hashes, length = [], 0
+        with disk_errors(self.folder):
+            handle = open_file(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            try:
+                while data := file.read(merkle.SHARD):
+                    hashes.append(merkle.shard_hash(data))
+                    write_at(handle, data, length)
+                    length += len(data)
+                os.fsync(handle)
+                manifest = Manifest(length, tuple(hashes))
+                self._trust.note(manifest.root, range(len(hashes)), handle)
+            finally:
+                os.close(handle)
+        return manifest
+
+    def _take_in(self, scratch: Path, manifest: Manifest, place: str) -> bytes:
+        root = manifest.root
+        with self._lock:
+            if self._present(root):
+                self._touch(root)
+            else:
+                with disk_errors(self.folder):
+                    os.replace(scratch, self._path(place, root))
+                    sync_folder(self.folder / place)
+                self._kept[root] = _Entry(place, manifest.length, time.time())
+            if place == PUBLIC:
+                self.publish(root)
+        self._cache(root, manifest)
+        self.changed(root)
         return root
 
     def publish(self, root: bytes) -> bool:
@@ -201,12 +258,12 @@ class Store:
     def shard(self, root: bytes, index: int) -> bytes:
         """One shard, hashed again. Raises E1103 when there is no such shard, otherwise as `get`."""
         manifest = self.manifest(root)
-        if not 0 <= index < len(manifest.shards):
-            raise CommonweightError("E1103", f"artifact {root.hex()} has no shard {index}")
         with self._opened(root) as handle:
             return self._hashed(root, index, manifest, handle)
 
     def _hashed(self, root: bytes, index: int, manifest: Manifest, handle: int) -> bytes:
+        if not 0 <= index < len(manifest.shards):
+            raise CommonweightError("E1103", f"artifact {root.hex()} has no shard {index}")
         data = read_at(handle, manifest.size(index), index * merkle.SHARD)
         if len(data) != manifest.size(index) or merkle.shard_hash(data) != manifest.shards[index]:
             raise self._damaged(root, handle)
@@ -214,8 +271,11 @@ class Store:
 
     # -- serving -------------------------------------------------------------------------------------------
 
-    def holdings(self, root: bytes) -> tuple[Manifest, int] | None:
-        """Manifest and bits of the shards that may be served, also those of a running download; None for none."""
+    def holdings(self, root: bytes, hashing: bool = False) -> tuple[Manifest, int] | None:
+        """Manifest and bits of the shards that may be served, also those of a running download; None for none.
+
+        Without ``hashing`` also None when the manifest would have to be made anew from the whole file.
+        """
         with self._lock:
             running = self._active.get(root)
             if self.served(root):
@@ -225,23 +285,30 @@ class Store:
                 return begun[0].manifest, sum(1 << index for index in held)
             else:
                 return None
-        try:
-            manifest = manifest or self.manifest(root)
-        except CommonweightError:
-            return None
-        return manifest, (1 << len(manifest.shards)) - 1
+        if manifest is None and hashing:
+            with contextlib.suppress(CommonweightError):
+                manifest = self.manifest(root)
+        return None if manifest is None else (manifest, (1 << len(manifest.shards)) - 1)
 
-    def lend(self, root: bytes, index: int) -> Loan:
-        """A shard that may be served, hashed lately. Raises E1408 when it is not here, E1403 as `get`."""
+    def lend(self, root: bytes, index: int, hashing: bool = True) -> Loan | None:
+        """A shard that may be served, hashed lately; None instead of hashing it now when ``hashing`` is False.
+
+        Raises E1408 when it is not here, E1403 as `get`.
+        """
         with self._lock:
             for partial in self._active.get(root, ()):
                 if partial is not None and index in partial.held:  # hashed on its way in, a moment ago
                     return Loan(os.dup(partial.handle), index * merkle.SHARD, partial.manifest.size(index))
             if not self.served(root):
                 raise _absent(root)
-        manifest = self.manifest(root)
+        manifest = self._cached(root)
+        if manifest is None and not hashing:
+            return None
+        manifest = manifest or self.manifest(root)
         with self._opened(root) as handle:
             if not self._trust.holds(root, index, handle):
+                if not hashing:
+                    return None
                 self._hashed(root, index, manifest, handle)
                 self._trust.note(root, range(index, index + 1), handle)
             return Loan(os.dup(handle), index * merkle.SHARD, manifest.size(index))
