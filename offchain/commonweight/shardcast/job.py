@@ -7,6 +7,7 @@ belongs in the file and may be served from that moment on, while the rest is sti
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from .partial import Partial
 from .peer import Answer, Fault, Peer, PeerFault
 from .plan import Plan, Source
 from .store import Store, too_long
+
+_HAVE = re.compile(rb"[0-9a-f]+")
 
 
 @dataclass(slots=True)
@@ -215,11 +218,12 @@ class Job:
     def _take(self, name: str, peer: Peer, asked: tuple[int, ...]) -> None:
         """One shard out of those asked for, verified and kept. Raises `PeerFault`."""
         assert self._partial is not None
-        manifest, chosen = self._partial.manifest, []
+        manifest = self._partial.manifest
+        chosen: list[int] = []
 
         def head(answer: Answer) -> None:
             if answer.status == 200:
-                chosen.append(self._chosen(name, answer, asked))
+                chosen[:] = [self._chosen(name, answer, asked)]
 
         with self._lock:
             buffer = self._buffers.pop() if self._buffers else bytearray(merkle.SHARD)
@@ -321,12 +325,11 @@ class Job:
         self._store.changed(self.root)
 
     def _learn_header(self, name: str, answer: Answer) -> None:
-        text = answer.headers.get(b"have", b"")
-        if text and len(text) <= self.shards // 4 + 1:
-            try:
-                self._learn(name, int(text, 16))
-            except ValueError:
-                raise PeerFault(Fault.LIED, "says nonsense about what it has") from None
+        text = answer.headers.get(b"have")
+        if text is not None:
+            if not _HAVE.fullmatch(text) or len(text) > self.shards // 4 + 1:
+                raise PeerFault(Fault.LIED, "says nonsense about what it has")
+            self._learn(name, int(text, 16))
 
     def _learn(self, name: str, have: int) -> None:
         if self._plan is not None and name in self._seats:

@@ -30,7 +30,12 @@ class Source:
     @property
     def busy(self) -> bool:
         """True while a request of ours is with it."""
-        return bool(self.asked) or self.index is not None
+        return bool(self.asked)
+
+    @property
+    def booked(self) -> tuple[int, ...]:
+        """Shards that may come from it: those it was asked for, until it has chosen one."""
+        return self.asked if self.index is None else (self.index,)
 
 
 @dataclass(slots=True)
@@ -73,11 +78,14 @@ class Plan:
         return picked
 
     def started(self, name: str, index: int) -> bool:
-        """The source has chosen ``index``: the other shards are free again. False when it was not asked for that."""
+        """The source has chosen ``index``: the other shards are free again. False when it was not asked for that.
+
+        After a lost connection it may choose again.
+        """
         source = self.sources[name]
         if index not in source.asked:
             return False
-        source.index, source.asked = index, ()
+        source.index = index
         return True
 
     def finished(self, name: str, now: float) -> None:
@@ -103,10 +111,8 @@ class Plan:
     def _booked(self) -> int:
         bits = 0
         for source in self.sources.values():
-            for index in source.asked:
+            for index in source.booked:
                 bits |= 1 << index
-            if source.index is not None:
-                bits |= 1 << source.index
         return bits
 
     def _may_ask(self, name: str) -> bool:
@@ -142,7 +148,7 @@ class Plan:
         for index in self._order:
             if not (source.have & self.missing) >> index & 1:
                 continue
-            carriers = [s for s in self.sources.values() if s.index == index or index in s.asked]
+            carriers = [s for s in self.sources.values() if index in s.booked]
             if len(carriers) == 1 and self._slower(carriers[0], source, self.sizes[index], now):
                 return (index,)
         return ()

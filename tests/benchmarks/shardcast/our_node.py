@@ -28,8 +28,8 @@ def say(event: str, **values: object) -> None:
 def main(folder: str, listen: str, file: str = "") -> None:
     store = Store(Path(folder))
     host, _, port = listen.rpartition(":")
-    with ArtifactServer(store, host, int(port)):
-        say("ready")
+    with ArtifactServer(store, host, int(port)) as server:
+        say("ready", url=server.url)
         for line in sys.stdin:
             command, *words = line.split()
             if command == "put":
