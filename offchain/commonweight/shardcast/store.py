@@ -9,6 +9,7 @@ its threads may share it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import shutil
@@ -18,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from ..core import merkle
 from ..core.errors import CommonweightError, EncodingError
@@ -63,6 +63,14 @@ class Loan:
     handle: int
     offset: int
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An artifact being written: ``keep(published=True)`` hashes it, gives it its name and returns its root."""
+
+    handle: int
+    keep: Callable[..., bytes]
 
 
 class Store:
@@ -116,40 +124,47 @@ class Store:
 
     def put_file(self, source: Path, published: bool = True) -> bytes:
         """As `put`, for a file of any size, one shard in memory at a time. Raises E1103 when it cannot be read."""
-        scratch = self.folder / PARTIAL / f"{TORN}{secrets.token_hex(8)}"
         try:
-            with open(source, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                with self._lock:
-                    self._make_room(size)
-                    self._reserved += size
-                try:
-                    manifest = self._copy_in(file, scratch)
-                    return self._take_in(scratch, manifest, PUBLIC if published else PRIVATE)
-                finally:
-                    with self._lock:
-                        self._reserved -= size
+            file = open(source, "rb")  # noqa: SIM115 - its own error is not that of what is done with it
         except OSError as error:
             message = f"cannot read {source}: {error.strerror or error}"
             raise CommonweightError("E1103", message, "give a readable file") from error
-        finally:
-            scratch.unlink(missing_ok=True)
+        with file, self.draft(os.fstat(file.fileno()).st_size) as draft:
+            at = 0
+            while data := file.read(merkle.SHARD):
+                with disk_errors(self.folder):
+                    write_at(draft.handle, data, at)
+                at += len(data)
+            return draft.keep(published)
 
-    def _copy_in(self, file: BinaryIO, scratch: Path) -> Manifest:
-        hashes, length = [], 0
-        with disk_errors(self.folder):
-            handle = open_file(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    @contextlib.contextmanager
+    def draft(self, size: int) -> Iterator[Draft]:
+        """A file of ``size`` bytes to be written and kept, or to vanish. Raises E1404 when there is no room."""
+        scratch = self.folder / PARTIAL / f"{TORN}{secrets.token_hex(8)}"
+        with self._lock:
+            self._make_room(size)
+            self._reserved += size
+        try:
+            with disk_errors(self.folder):
+                handle = open_file(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             try:
-                while data := file.read(merkle.SHARD):
-                    hashes.append(merkle.shard_hash(data))
-                    write_at(handle, data, length)
-                    length += len(data)
-                os.fsync(handle)
-                manifest = Manifest(length, tuple(hashes))
-                self._trust.note(manifest.root, range(len(hashes)), handle)
+                yield Draft(handle, functools.partial(self._keep_draft, handle, scratch))
             finally:
                 os.close(handle)
-        return manifest
+        finally:
+            scratch.unlink(missing_ok=True)
+            with self._lock:
+                self._reserved -= size
+
+    def _keep_draft(self, handle: int, scratch: Path, published: bool = True) -> bytes:
+        """Hash what was written, make it durable and give it its name."""
+        with disk_errors(self.folder):
+            os.fsync(handle)
+        length = os.fstat(handle).st_size
+        shards = (read_at(handle, merkle.SHARD, at) for at in range(0, length, merkle.SHARD))
+        manifest = Manifest(length, tuple(merkle.shard_hash(shard) for shard in shards))
+        self._trust.note(manifest.root, range(len(manifest.shards)), handle)
+        return self._take_in(scratch, manifest, PUBLIC if published else PRIVATE)
 
     def _take_in(self, scratch: Path, manifest: Manifest, place: str) -> bytes:
         root = manifest.root
@@ -268,6 +283,18 @@ class Store:
         if len(data) != manifest.size(index) or merkle.shard_hash(data) != manifest.shards[index]:
             raise self._damaged(root, handle)
         return data
+
+    def read_range(self, root: bytes, offset: int, size: int) -> bytes:
+        """Bytes of an artifact, out of shards that were hashed lately or are hashed now. Raises as `shard`."""
+        manifest = self.manifest(root)
+        if offset < 0 or size < 0 or offset + size > manifest.length:
+            raise CommonweightError("E1103", f"artifact {root.hex()} has no bytes {offset}..{offset + size}")
+        with self._opened(root) as handle:
+            for index in range(offset // merkle.SHARD, -(-(offset + size) // merkle.SHARD)):
+                if not self._trust.holds(root, index, handle):
+                    self._hashed(root, index, manifest, handle)
+                    self._trust.note(root, range(index, index + 1), handle)
+            return read_at(handle, size, offset)
 
     # -- serving -------------------------------------------------------------------------------------------
 
