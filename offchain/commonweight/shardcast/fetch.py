@@ -18,8 +18,8 @@ from ..core.errors import CommonweightError
 from .address import AddressPolicy
 from .job import Job
 from .limits import LIMITS, Limits
-from .peer import Fault
-from .store import Store
+from .peer import Fault, Peer
+from .store import Store, too_long
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +129,36 @@ class Library:
                         raise
             return self._fetch(root, limit).data
 
+    def ensure(self, root: bytes, limit: int | None = None) -> Fetched | None:
+        """Have an artifact of at most ``limit`` bytes in the store, without reading it; None when it was there.
+
+        Raises as `fetch`.
+        """
+        with self._turn(root):
+            if self.store.has(root):
+                if limit is not None and (length := self.store.length(root)) > limit:
+                    raise too_long(root, length, limit)
+                return None
+            return self._fetch(root, limit)
+
+    def peers(self) -> list[Peer]:
+        """A connection, not yet made, to each source that is still asked, in random order. Close them."""
+        honest = self._honest()
+        random.shuffle(honest)
+        return [Peer(source, self._policy, self._limits) for source in honest[: self._limits.sources]]
+
+    @property
+    def record_sizes(self) -> range:
+        """Acceptable bytes of a version's record."""
+        return range(1, self._limits.record_bytes + 1)
+
+    def _honest(self) -> list[str]:
+        return [s for s in self._sources() if self._strikes[s] < self._limits.strikes]
+
     def _fetch(self, root: bytes, limit: int | None) -> Fetched:
         limits = self._limits if limit is None else self._limits.at_most(limit)
-        honest = [s for s in self._sources() if self._strikes[s] < self._limits.strikes]
         try:
-            found = fetch(root, honest, self.store, limits, self._policy)
+            found = fetch(root, self._honest(), self.store, limits, self._policy)
         except Unavailable as error:
             self._note(error.blames)
             raise

@@ -21,6 +21,13 @@ class Limits:
     corrupt_files: int = 4
     """Damaged files kept for a person to look at."""
 
+    record_bytes: int = 256 * KIB
+    """Largest record of a version, in bytes."""
+    parts: int = 1024
+    """Updates merged into one version."""
+    tensors: int = 4096
+    """Tensors of one model."""
+
     # Serving
     header_bytes: int = 8 * KIB
     """Largest request line and headers, in bytes."""

@@ -29,18 +29,25 @@ from .files import parse_name
 from .limits import LIMITS, Limits
 from .sending import LoanResponse, Slots
 from .store import Loan, Store
+from .versions import VersionBook
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 GRACE_SECONDS = 1
 BINARY = "application/octet-stream"
+MAX_HEADS = 64
 MAX_HAVE = 8192
 """Shards up to which an answer's head says what is here."""
 _INDEX = re.compile(r"0|[1-9][0-9]{0,5}", re.ASCII)
 _INDICES = re.compile(r"(?:0|[1-9][0-9]{0,5})(?:,(?:0|[1-9][0-9]{0,5})){0,15}", re.ASCII)
 
 
-def create_app(store: Store, info: Callable[[], dict[str, Any]] = dict, limits: Limits = LIMITS) -> FastAPI:
+def create_app(
+    store: Store,
+    info: Callable[[], dict[str, Any]] = dict,
+    limits: Limits = LIMITS,
+    book: VersionBook | None = None,
+) -> FastAPI:
     """The artifact service. Whatever is not served here, malformed names included, is 404."""
     app = FastAPI(title="Commonweight artifacts", docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False
@@ -67,7 +74,22 @@ def create_app(store: Store, info: Callable[[], dict[str, Any]] = dict, limits: 
     async def shard(name: str, index: str) -> Response:
         return await desk.shard(name, index)
 
+    if book is not None:
+        _add_versions(app, book)
     return app
+
+
+def _add_versions(app: FastAPI, book: VersionBook) -> None:
+    @app.get("/v1/versions")
+    async def heads() -> Response:
+        newest = book.heads()[:MAX_HEADS]
+        return Response(b"".join(record.root for record in newest), media_type=BINARY)
+
+    @app.get("/v1/versions/{name}")
+    async def record(name: str) -> Response:
+        root = parse_name(name)
+        found = book.get(root) if root is not None else None
+        return _absent() if found is None else Response(found.encode(), media_type=BINARY)
 
 
 class Desk:
@@ -209,13 +231,14 @@ class ArtifactServer:
         port: int,
         info: Callable[[], dict[str, Any]] = dict,
         limits: Limits = LIMITS,
+        book: VersionBook | None = None,
     ) -> None:
         """Take the port (0: any free one). Raises E1501 when it cannot be had."""
         self._socket = _bind(host, port)
         self.host, self.port = host, int(self._socket.getsockname()[1])
         self.crowd = Crowd(limits)
         config = uvicorn.Config(
-            create_app(store, info, limits),
+            create_app(store, info, limits, book),
             http=functools.partial(Bounded, crowd=self.crowd),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
