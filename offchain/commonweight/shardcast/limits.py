@@ -58,6 +58,39 @@ class Limits:
     trust_seconds: float = 600.0
     """A shard hashed since then, in a file unchanged since then, is sent without hashing it again."""
 
+    body_rate: int = 64 * KIB
+    """Bytes per second below which a request's body is cut off."""
+
+    # Signed requests and gossip
+    checks_per_second: float = 20.0
+    """Signatures checked for one address of the network, per second."""
+    checks_burst: float = 200.0
+    """The same, at once."""
+    requests_per_second: float = 20.0
+    """Signed requests of one identity, per second."""
+    requests_burst: float = 400.0
+    """The same, at once."""
+    push_rate: float = 8.0 * MIB
+    """Bytes that one identity may push, per second."""
+    push_burst: float = 512.0 * MIB
+    """The same, at once."""
+    pushes: int = 8
+    """Artifacts being pushed here at the same time."""
+    push_seconds: float = 60.0
+    """A push that brings nothing for this long is set aside."""
+    nonces: int = 65_536
+    """Signed requests remembered, so that none is used twice."""
+    gossip_bytes: int = 128 * KIB
+    """Largest bundle of announcements, in bytes."""
+    gossip_seconds: float = 10.0
+    """One exchange of announcements."""
+    bundle: int = 32
+    """Announcements in one bundle."""
+    told_versions: int = 8
+    """Newest versions in one announcement."""
+    told_holds: int = 256
+    """Artifacts in one announcement."""
+
     # Fetching
     artifact_bytes: int = 4 * GIB
     """Largest artifact fetched when the caller names no smaller limit, in bytes."""

@@ -1,7 +1,8 @@
 """Serve artifacts over HTTP: manifests and shards by root, and a health page. Every node runs one.
 
-Shards are whole objects of at most 4 MiB: no ranges, no compression, no bodies, no names but digests.
-Answers need no signature, since whoever asked knows the root. The bounds of a connection are in `edge`.
+Shards are whole objects of at most 4 MiB: no ranges, no compression, no names but digests. Answers need no
+signature, since whoever asked knows the root. The bounds of a connection are in `edge`; what others may send is in
+`writing`.
 
 A download is served while it runs: ``have`` says which shards are here and waits for news, ``any`` gives the one of
 the named shards that was given least so far, so that a lone origin does not send the same shard to everybody first.
@@ -23,6 +24,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Response
 
+from ..core import merkle
 from ..core.errors import CommonweightError
 from .edge import Bounded, Crowd, Gate
 from .files import parse_name
@@ -30,6 +32,7 @@ from .limits import LIMITS, Limits
 from .sending import LoanResponse, Slots
 from .store import Loan, Store
 from .versions import VersionBook
+from .writing import Inbox
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
@@ -47,11 +50,12 @@ def create_app(
     info: Callable[[], dict[str, Any]] = dict,
     limits: Limits = LIMITS,
     book: VersionBook | None = None,
+    inbox: Inbox | None = None,
 ) -> FastAPI:
     """The artifact service. Whatever is not served here, malformed names included, is 404."""
     app = FastAPI(title="Commonweight artifacts", docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False
-    app.add_middleware(Gate)
+    app.add_middleware(Gate, largest=merkle.SHARD if inbox else 0)
     desk = Desk(store, limits)
 
     @app.get("/v1/health")
@@ -76,6 +80,8 @@ def create_app(
 
     if book is not None:
         _add_versions(app, book)
+    if inbox is not None:
+        inbox.add_routes(app)
     return app
 
 
@@ -232,13 +238,15 @@ class ArtifactServer:
         info: Callable[[], dict[str, Any]] = dict,
         limits: Limits = LIMITS,
         book: VersionBook | None = None,
+        inbox: Inbox | None = None,
     ) -> None:
-        """Take the port (0: any free one). Raises E1501 when it cannot be had."""
+        """Take the port (0: any free one). ``inbox``: takes in what others send. Raises E1501 without the port."""
+        self._inbox = inbox
         self._socket = _bind(host, port)
         self.host, self.port = host, int(self._socket.getsockname()[1])
         self.crowd = Crowd(limits)
         config = uvicorn.Config(
-            create_app(store, info, limits, book),
+            create_app(store, info, limits, book, inbox),
             http=functools.partial(Bounded, crowd=self.crowd),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
@@ -276,6 +284,8 @@ class ArtifactServer:
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
+        if self._inbox is not None:
+            self._inbox.close()
         self._socket.close()
 
     def __enter__(self) -> ArtifactServer:
