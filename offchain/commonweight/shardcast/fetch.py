@@ -71,17 +71,19 @@ def fetch(
     *,
     rng: random.Random | None = None,
     patience: float = 0.0,
+    holders: Sequence[str] = (),
 ) -> Fetched:
     """Fetch an artifact of at most ``limits.artifact_bytes`` into the store, where it is served while it comes.
 
-    At most ``limits.in_flight`` shards are in memory. Sources are asked in random order (``rng`` makes it
-    repeatable); when none has the artifact yet, they are asked again for ``patience`` seconds. Raises E1103 when
-    the artifact is longer, E1404 when the store has no room, E1502 when the sources together do not give it,
-    with each one's reason.
+    At most ``limits.in_flight`` shards are in memory. Sources are asked in random order (``rng`` makes it repeatable),
+    those among ``holders``, which are said to have it, before the others; when none has the artifact yet, they are
+    asked again for ``patience`` seconds. Raises E1103 when the artifact is longer, E1404 when the store has no room,
+    E1502 when the sources together do not give it, with each one's reason.
     """
     order = list(dict.fromkeys(sources))
     rng = rng or random.Random()
     rng.shuffle(order)
+    order.sort(key=lambda source: source not in holders)
     job = Job(root, store, limits, policy, rng, patience)
     left = job.run(order)
     blames = tuple(Blame(source, fault.kind, fault.reason) for source, fault in left)
@@ -109,10 +111,13 @@ class Library:
         *,
         allow_private: bool = False,
         on_blame: Callable[[Blame], None] = lambda blame: None,
+        holders: Callable[[bytes], Sequence[str]] = lambda root: (),
     ) -> None:
-        """``sources``: base URLs known now; ``on_blame`` hears of every source that misbehaved or failed."""
+        """``sources``: base URLs known now; ``holders``: those said to have an artifact, asked first; ``on_blame``
+        hears of every source that misbehaved or failed."""
         self.store = store
         self._sources, self._limits, self._on_blame = sources, limits, on_blame
+        self._holders = holders
         self._policy = AddressPolicy(allow_private)
         self._strikes: Counter[str] = Counter()
         self._turns: dict[bytes, tuple[threading.Lock, int]] = {}
@@ -158,7 +163,8 @@ class Library:
     def _fetch(self, root: bytes, limit: int | None) -> Fetched:
         limits = self._limits if limit is None else self._limits.at_most(limit)
         try:
-            found = fetch(root, self._honest(), self.store, limits, self._policy)
+            holders = self._holders(root)
+            found = fetch(root, self._honest(), self.store, limits, self._policy, holders=holders)
         except Unavailable as error:
             self._note(error.blames)
             raise

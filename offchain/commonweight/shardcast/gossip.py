@@ -133,7 +133,7 @@ class Gossip:
     ) -> None:
         """``endpoints``: the chain's; ``tell``: newest versions and artifacts to announce."""
         self.key, self.me, self.rumours = key, address(key), rumours
-        self._endpoints, self._tell, self._policy, self._limits = endpoints, tell, policy, limits
+        self.endpoints, self._tell, self._policy, self._limits = endpoints, tell, policy, limits
         self._rng = rng or random.Random()
         self._view: list[bytes] = []
         self._failed: Counter[bytes] = Counter()
@@ -153,7 +153,7 @@ class Gossip:
 
     def view(self) -> list[bytes]:
         """The present neighbours: one is replaced by a random other each time, failing ones first."""
-        known = {who for who, url in self._endpoints().items() if url and who != self.me}
+        known = {who for who, url in self.endpoints().items() if url and who != self.me}
         view = [who for who in self._view if who in known]
         if view:
             view.remove(max(view, key=lambda who: (self._failed[who], self._rng.random())))
@@ -169,7 +169,7 @@ class Gossip:
             return 0
         other = self._rng.choice(view)
         try:
-            news = self.exchange(other, self._endpoints()[other])
+            news = self.exchange(other, self.endpoints()[other])
             self._failed[other] = 0
             return news
         except (PeerFault, EncodingError, KeyError) as error:
@@ -197,7 +197,7 @@ class Gossip:
 
     def sources(self, root: bytes | None = None) -> list[str]:
         """Endpoints to fetch from: those who say that they have ``root``, then everybody else, in random order."""
-        endpoints = {who: url for who, url in self._endpoints().items() if url and who != self.me}
+        endpoints = {who: url for who, url in self.endpoints().items() if url and who != self.me}
         holders = [who for who in self.rumours.holders(root) if who in endpoints] if root else []
         rest = [who for who in endpoints if who not in holders]
         self._rng.shuffle(holders)

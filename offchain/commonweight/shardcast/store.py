@@ -234,6 +234,12 @@ class Store:
         with self._lock:
             return sorted(root for root, entry in self._kept.items() if entry.place == place)
 
+    def recent(self, many: int) -> list[bytes]:
+        """Names of the served artifacts, those used last first."""
+        with self._lock:
+            served = [(entry.used, root) for root, entry in self._kept.items() if entry.place == PUBLIC]
+        return [root for _, root in sorted(served, reverse=True)[:many]]
+
     def remove(self, root: bytes) -> None:
         """Forget an artifact and what was downloaded of it."""
         with self._lock:
