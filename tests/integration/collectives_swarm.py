@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -136,7 +137,7 @@ class Proxy:
 
     def _pump(self, source: socket.socket, sink: socket.socket, inward: bool) -> None:
         passed = 0
-        try:
+        with contextlib.suppress(OSError):
             while data := source.recv(1 << 14):
                 if inward and self.flip and passed <= self.flip < passed + len(data):
                     data = self._changed(data, self.flip - passed)
@@ -144,13 +145,9 @@ class Proxy:
                 if self.rate:
                     time.sleep(len(data) / self.rate)
                 sink.sendall(data)
-        except OSError:
-            pass
         for sock in (source, sink):
-            try:
+            with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def _changed(self, data: bytes, at: int) -> bytes:
         with self._lock:

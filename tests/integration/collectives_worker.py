@@ -14,6 +14,7 @@ import sys
 import time
 
 import numpy as np
+
 from commonweight.collectives import ring
 from commonweight.collectives.codecs import codec
 from commonweight.collectives.interface import Dropped
