@@ -113,7 +113,11 @@ def merge(version: ModelVersion, updates: Iterable[Lanes], rule: MergeSpec) -> M
         n += 1
     if n == 0:
         return version
-    gradient = (total << rule.update_shift) // n
+    return outer_step(version, (total << rule.update_shift) // n, rule)
+
+
+def outer_step(version: ModelVersion, gradient: npt.NDArray[np.int64], rule: MergeSpec) -> ModelVersion:
+    """The Nesterov part of `merge`, for a merged gradient of shape ``(n,)`` in weight lanes."""
     momentum = _decay(version.momentum.astype(np.int64), rule) + gradient
     step = rule.lr_num * (gradient + _decay(momentum, rule)) // rule.lr_den
     return ModelVersion(_saturate(version.weights - step), _saturate(momentum))
