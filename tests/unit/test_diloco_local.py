@@ -32,7 +32,10 @@ def test_muon_moves_the_matrices_and_nothing_else() -> None:
         int(np.prod(shape)) for name, shape in shapes(MODEL) if len(shape) == 2 and name != "embed"
     )
     assert {(b.rows, b.cols) for b in blocks} == {(16, 16), (24, 16), (16, 24)}
-    mask = muon.matrix_mask(MODEL, parameter_count(MODEL))
+    mask = torch.ones(parameter_count(MODEL), dtype=torch.bool)
+    for begin, end in muon.others(MODEL, mask.numel()):
+        mask[begin:end] = False
+    assert int(mask.sum()) == sum(b.rows * b.cols for b in blocks)
     assert not mask[: 256 * 16].any()
     theta, m = torch.from_numpy(weights().copy()), torch.zeros(mask.numel())
     before = theta.clone()

@@ -31,10 +31,11 @@ FINAL_LR = 0.1
 
 @dataclass(frozen=True, slots=True)
 class InnerSpec:
-    """How a worker trains: ``training`` for AdamW (and for what Muon leaves to AdamW), one learning rate for both."""
+    """How a worker trains. ``training`` is AdamW's; Muon leaves it what is no matrix and runs at ``muon_ratio`` its rate."""
 
     optimizer: str = "adamw"
     training: TrainingSpec = field(default_factory=lambda: TrainingSpec(lr=3e-3, batch=4))
+    muon_ratio: float = 2.0
     muon_momentum: float = 0.95
     carry: bool = True
 
@@ -116,12 +117,12 @@ def optimise(
     if spec.optimizer == "adamw":
         _adamw(t, state.theta, state.m, state.v, gradient, step)
         return
-    mask = muon.matrix_mask(model, state.theta.numel())
-    rest = [x[~mask] for x in (state.theta, state.m, state.v, gradient)]
-    _adamw(t, rest[0], rest[1], rest[2], rest[3], step)
-    muon.step(model, state.theta, state.m, gradient, t.lr, spec.muon_momentum, t.weight_decay)
-    for whole, part in zip((state.theta, state.m, state.v), rest, strict=False):
-        whole[~mask] = part
+    for begin, end in muon.others(model, state.theta.numel()):
+        theta, m, v, g = (x[begin:end] for x in (state.theta, state.m, state.v, gradient))
+        _adamw(t, theta, m, v, g, step)
+    muon.step(
+        model, state.theta, state.m, gradient, t.lr * spec.muon_ratio, spec.muon_momentum, t.weight_decay
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,12 +47,14 @@ def matrices(model: ModelSpec) -> tuple[Block, ...]:
 
 
 @lru_cache(maxsize=16)
-def matrix_mask(model: ModelSpec, count: int) -> Tensor:
-    """Bool ``(count,)``: true where Muon, false where AdamW moves the parameter."""
-    mask = torch.zeros(count, dtype=torch.bool)
-    for b in matrices(model):
-        mask[b.start : b.start + b.rows * b.cols] = True
-    return mask
+def others(model: ModelSpec, count: int) -> tuple[tuple[int, int], ...]:
+    """The stretches ``[begin, end)`` of the flat vector that no matrix covers: AdamW's."""
+    out, at = [], 0
+    for b in (*matrices(model), Block(count, 0, 0)):
+        if b.start > at:
+            out.append((at, b.start))
+        at = b.start + b.rows * b.cols
+    return tuple(out)
 
 
 def orthogonalise(stack: Tensor) -> Tensor:
