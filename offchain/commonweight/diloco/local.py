@@ -31,7 +31,7 @@ FINAL_LR = 0.1
 
 @dataclass(frozen=True, slots=True)
 class InnerSpec:
-    """How a worker trains. ``training`` is AdamW's; Muon leaves it what is no matrix and runs at ``muon_ratio`` its rate."""
+    """How a worker trains: AdamW's ``training`` (Muon leaves it all but matrices), Muon's rate ``muon_ratio`` times."""
 
     optimizer: str = "adamw"
     training: TrainingSpec = field(default_factory=lambda: TrainingSpec(lr=3e-3, batch=4))
@@ -150,7 +150,10 @@ class InnerLoop:
         self.m, self.v, self.age = torch.zeros(count), torch.zeros(count), 0
 
     def run(self, weights: Weights, steps: int, progress: tuple[float, float]) -> LocalResult:
-        """``steps`` inner steps from ``weights``; the schedule runs from ``progress[0]`` to ``progress[1]``."""
+        """``steps`` inner steps from ``weights``; the schedule runs from ``progress[0]`` to ``progress[1]``.
+
+        A stretch that diverges is thrown away: weights come back as they were, no tokens, loss NaN, moments forgotten.
+        """
         if not self.spec.carry:
             self.reset()
         theta = torch.from_numpy(np.array(weights, dtype=np.float32))
@@ -160,5 +163,8 @@ class InnerLoop:
             self.drawn, self.age, total = self.drawn + 1, self.age + 1, total + loss
             factor = self.schedule(begin + (end - begin) * i / steps)
             optimise(self.text.model, self.spec, state, gradient, self.age, factor)
+        if not bool(torch.isfinite(theta).all()):
+            self.reset()
+            return LocalResult(np.array(weights, dtype=np.float32), math.nan, 0)
         tokens = steps * self.text.batch * self.text.model.context
         return LocalResult(theta.numpy(), total / max(1, steps), tokens)

@@ -35,9 +35,15 @@ def weights_of(version: ModelVersion, rule: MergeSpec) -> Floats:
 
 
 def pseudo_gradient(version: ModelVersion, trained: Floats, rule: MergeSpec) -> Int64:
-    """``version - trained`` as int64 lanes. Raises E1604 when training diverged: such work cannot be merged."""
+    """``version - trained`` as int64 lanes; weights beyond the fixed-point range are clipped to it.
+
+    Raises E1604 when training diverged: such work cannot be merged.
+    """
     if not np.isfinite(trained).all():
         raise CommonweightError(
             "E1604", "training diverged: weights are not finite", "the task needs a lower training.lr"
         )
-    return version.weights.astype(np.int64) - quantise_weights(trained, rule.weight_bits)
+    limit = np.nextafter(np.float32(2.0 ** (31 - rule.weight_bits)), np.float32(0))
+    return version.weights.astype(np.int64) - quantise_weights(
+        np.clip(trained, -limit, limit), rule.weight_bits
+    )
