@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -270,7 +271,7 @@ def test_shards_cover_the_vector_in_whole_leaves() -> None:
             bounds = list(shard_bounds(count, tuple(range(n))).values())
             assert bounds[0][0] == 0
             assert bounds[-1][1] == count
-            assert all(a[1] == b[0] for a, b in zip(bounds, bounds[1:], strict=False))
+            assert all(a[1] == b[0] for a, b in pairwise(bounds))
             assert all(begin % 256 == 0 for begin, _ in bounds if begin < count)
 
 
