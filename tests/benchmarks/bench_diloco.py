@@ -45,6 +45,8 @@ def main() -> None:
         for case in (HEADLINE if small and section == "quality" else [] if small else SECTIONS[section])
         if seed == config.seeds[0] or section not in ONE_SEED
     ]
+    # What matters most first: an interrupted benchmark has the headline.
+    jobs.sort(key=lambda job: job[0] not in HEADLINE)
     rows = run_all(jobs, config, FOLDER / "diloco", options.fresh)
     result = summary(rows, config.name)
     show(result)

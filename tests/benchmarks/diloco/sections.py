@@ -16,6 +16,14 @@ HEADLINE = [
     Case("quality", "data parallel, AdamW", "ddp"),
     Case("quality", "DiLoCo fp16 (OpenDiLoCo)", up="fp16", down="fp16"),
     Case("quality", "DiLoCo int8 (INTELLECT-1)", up="int8:4096", down="int8:4096"),
+    Case(
+        "quality",
+        "DiLoCo int8, outer 0.7/0.9 as published",
+        up="int8:4096",
+        down="int8:4096",
+        lr=7,
+        momentum=9,
+    ),
     Case("quality", "2-bit up, 4-bit down", **WIDE),
     Case("quality", "2-bit up, 4-bit down, Muon", optimizer="muon", **WIDE),
     Case("quality", "2-bit both ways, Muon", optimizer="muon", **NARROW),
@@ -49,9 +57,9 @@ ASYNCHRONY = [
         topology="expander",
         **GOSSIP,
     ),
-    Case("asynchrony", "Nesterov per arrival (naive)", "arrivals", policy="naive"),
-    Case("asynchrony", "delayed Nesterov, staleness weights", "arrivals", policy="delayed"),
-    Case("asynchrony", "quorum of 4, staleness weights", "arrivals", policy="buffered", quorum=4, momentum=6),
+    Case("asynchrony", "Nesterov per arrival (naive)", "arrivals", policy="naive", lr=7, momentum=9),
+    Case("asynchrony", "delayed Nesterov, staleness weights", "arrivals", policy="delayed", lr=7, momentum=9),
+    Case("asynchrony", "quorum of 4, staleness weights", "arrivals", policy="buffered", quorum=4),
 ]
 
 STATE = [
