@@ -47,8 +47,8 @@ class Case:
     down: str = "none"
     topology: str = "complete"
     aggregator: str = "mean"
-    lr: int = 10
-    momentum: int = 5
+    lr: int = 8
+    momentum: int = 8
     steps_divisor: int = 1
     rounds_divisor: int = 1
     decay: int = 256

@@ -6,6 +6,8 @@ from tests.attackers import ATTACKS
 
 from .cases import Case
 
+# The best outer step of a scan; AdamW's is the default of `Case`.
+MUON = {"optimizer": "muon", "lr": 10, "momentum": 5}
 WIDE = {"up": "2bit:4096", "down": "int4:4096"}
 NARROW = {"up": "2bit:4096", "down": "2bit:4096"}
 GOSSIP = {"kind": "gossip", "up": "int4:1024"}
@@ -25,8 +27,8 @@ HEADLINE = [
         momentum=9,
     ),
     Case("quality", "2-bit up, 4-bit down", **WIDE),
-    Case("quality", "2-bit up, 4-bit down, Muon", optimizer="muon", **WIDE),
-    Case("quality", "2-bit both ways, Muon", optimizer="muon", **NARROW),
+    Case("quality", "2-bit up, 4-bit down, Muon", **MUON, **WIDE),
+    Case("quality", "2-bit both ways, Muon", **MUON, **NARROW),
     Case("quality", "expander, int4", topology="expander", **GOSSIP),
 ]
 
@@ -34,7 +36,7 @@ QUALITY = [
     *HEADLINE,
     Case("quality", "data parallel, Muon", "ddp", optimizer="muon"),
     Case("quality", "no exchange", "isolated"),
-    Case("quality", "DiLoCo fp16, Muon", optimizer="muon", up="fp16", down="fp16"),
+    Case("quality", "DiLoCo fp16, Muon", **MUON, up="fp16", down="fp16"),
     Case("quality", "2-bit both ways", **NARROW),
     Case(
         "quality", "top-k 64/4096, H/2", up="topk:64/4096", down="int4:4096", lr=10, momentum=0, decay=243,
@@ -42,7 +44,7 @@ QUALITY = [
     ),
     Case("quality", "ring, int4", topology="ring", **GOSSIP),
     Case("quality", "small-world, int4", topology="small-world", **GOSSIP),
-    Case("quality", "expander, int4, Muon", topology="expander", optimizer="muon", **GOSSIP),
+    Case("quality", "expander, int4, Muon", topology="expander", **MUON, **GOSSIP),
 ]  # fmt: skip
 
 ASYNCHRONY = [
@@ -59,7 +61,7 @@ ASYNCHRONY = [
     ),
     Case("asynchrony", "Nesterov per arrival (naive)", "arrivals", policy="naive", lr=7, momentum=9),
     Case("asynchrony", "delayed Nesterov, staleness weights", "arrivals", policy="delayed", lr=7, momentum=9),
-    Case("asynchrony", "quorum of 4, staleness weights", "arrivals", policy="buffered", quorum=4),
+    Case("asynchrony", "quorum of 4, staleness weights", "arrivals", policy="buffered", quorum=4, momentum=6),
 ]
 
 STATE = [
@@ -69,8 +71,8 @@ STATE = [
 ]
 
 FAULTS = [
-    Case("faults", "cohort, nobody lost", optimizer="muon", **WIDE),
-    Case("faults", "cohort, 2 of 8 lost each round", optimizer="muon", drop=2, **WIDE),
+    Case("faults", "cohort, nobody lost", **MUON, **WIDE),
+    Case("faults", "cohort, 2 of 8 lost each round", **MUON, drop=2, **WIDE),
     Case("faults", "expander, nobody lost", topology="expander", **GOSSIP),
     Case("faults", "expander, 2 of 8 lost each round", topology="expander", drop=2, **GOSSIP),
 ]
