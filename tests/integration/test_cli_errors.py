@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +21,14 @@ from commonweight.chain.deploy import deploy
 from commonweight.chain.deployment import DeployConfig
 from commonweight.chain.devnet import Devnet, fund
 from commonweight.cli.commands import template
+from commonweight.cli.main import main
 
 pytestmark = pytest.mark.chain
 LINE = re.compile(r"error\[(E\d{4})\] .+")
 
 
 def commonweight(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a person would."""
+    """Run the command line in a process of its own, as a person would."""
     return subprocess.run(
         [sys.executable, "-m", "commonweight", *map(str, args)],
         cwd=cwd,
@@ -34,7 +36,7 @@ def commonweight(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
@@ -42,13 +44,37 @@ def commonweight(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
 def refused(code: str, *args: str | Path, cwd: Path) -> str:
     """The one line of an error with this id."""
     done = commonweight(*args, cwd=cwd)
-    assert done.returncode == 1, done.stdout + done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
+    return one_line(code, done.returncode, done.stderr)
+
+
+def refused_here(
+    code: str, *args: str | Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> str:
+    """The same without a process: for commands that end before they have opened anything."""
+    monkeypatch.setattr(sys, "argv", ["commonweight", *map(str, args)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return one_line(code, ended.value.code, capfd.readouterr().err)
+
+
+def one_line(code: str, status: object, errors: str) -> str:
+    """Check that a command failed with this error and said so in one line."""
+    assert status == 1, errors
+    lines = errors.strip().splitlines()
+    assert len(lines) == 1, errors
     found = LINE.fullmatch(lines[0])
     assert found is not None, lines
     assert found[1] == code, lines
     return lines[0]
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """`refused_here` in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+    return functools.partial(refused_here, monkeypatch=monkeypatch, capfd=capfd)
 
 
 @pytest.mark.parametrize(
@@ -71,11 +97,11 @@ def refused(code: str, *args: str | Path, cwd: Path) -> str:
         ("E1005", "train = 300", "train = 0", "window"),
     ],
 )
-def test_task_files(tmp_path: Path, code: str, old: str, new: str, says: str) -> None:
+def test_task_files(tmp_path: Path, here: Callable[..., str], code: str, old: str, new: str, says: str) -> None:
     text = template()
     assert old in text
     (tmp_path / "task.toml").write_text(text.replace(old, new, 1))
-    assert says in refused(code, "task", "lint", "task.toml", cwd=tmp_path)
+    assert says in here(code, "task", "lint", "task.toml")
     assert [path.name for path in tmp_path.iterdir()] == ["task.toml"]
 
 
@@ -117,25 +143,25 @@ def changed(place: Place, tmp_path: Path, **entries: object) -> Path:
     return path
 
 
-def test_another_chain(place: Place, tmp_path: Path) -> None:
+def test_another_chain(place: Place, tmp_path: Path, here: Callable[..., str]) -> None:
     record = changed(place, tmp_path, chain_id=11155111)
-    said = refused("E1201", "status", "--network", place.net.url, "--deployment", record, cwd=tmp_path)
+    said = here("E1201", "status", "--network", place.net.url, "--deployment", record)
     assert "chain 31337" in said
     assert "chain 11155111" in said
 
 
-def test_other_code_at_the_address(place: Place, tmp_path: Path) -> None:
+def test_other_code_at_the_address(place: Place, tmp_path: Path, here: Callable[..., str]) -> None:
     contracts = json.loads(place.record.read_text())["contracts"]
     contracts["Tasks"]["address"] = contracts["Vault"]["address"]
     record = changed(place, tmp_path, contracts=contracts)
     run = ("trainer", "run", *place.options(record=record), "--home", "home")
-    assert "Tasks should be" in refused("E1202", *run, cwd=tmp_path)
+    assert "Tasks should be" in here("E1202", *run)
 
 
-def test_no_deployment_file_and_a_damaged_one(place: Place, tmp_path: Path) -> None:
-    refused("E1211", "status", "--network", place.net.url, "--deployment", "none.json", cwd=tmp_path)
+def test_no_deployment_file_and_a_damaged_one(place: Place, tmp_path: Path, here: Callable[..., str]) -> None:
+    here("E1211", "status", "--network", place.net.url, "--deployment", "none.json")
     (tmp_path / "cut.json").write_text(place.record.read_text()[:100])
-    refused("E1211", "status", "--network", place.net.url, "--deployment", "cut.json", cwd=tmp_path)
+    here("E1211", "status", "--network", place.net.url, "--deployment", "cut.json")
 
 
 def test_a_key_without_ether(place: Place, tmp_path: Path) -> None:
@@ -149,15 +175,15 @@ def test_a_publisher_without_tokens(place: Place, tmp_path: Path) -> None:
     assert "publishing locks" in said
 
 
-def test_a_wrong_password_and_a_shared_key(place: Place, tmp_path: Path) -> None:
+def test_a_wrong_password_and_a_shared_key(place: Place, tmp_path: Path, here: Callable[..., str]) -> None:
     password = tmp_path / "wrong"
     password.touch(mode=0o600)
     password.write_text("another\n")
     options = place.options()
     options[3] = password
-    refused("E1301", "relay", "run", *options, "--home", "home", cwd=tmp_path)
+    here("E1301", "relay", "run", *options, "--home", "home")
     password.chmod(0o644)
-    refused("E1303", "relay", "run", *options, "--home", "home", cwd=tmp_path)
+    here("E1303", "relay", "run", *options, "--home", "home")
 
 
 def test_a_port_in_use(place: Place, tmp_path: Path) -> None:
@@ -194,14 +220,14 @@ def test_a_corrupt_database(place: Place, tmp_path: Path) -> None:
     assert (home / "node.sqlite").read_bytes() == damaged
 
 
-def test_a_corrupt_chain_state(tmp_path: Path) -> None:
+def test_a_corrupt_chain_state(tmp_path: Path, here: Callable[..., str]) -> None:
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "state.json").write_text('{"block": {')
-    refused("E1406", "devnet", "up", "--dir", "net", "--port", "18999", cwd=tmp_path)
+    here("E1406", "devnet", "up", "--dir", "net", "--port", "18999")
     assert (tmp_path / "net" / "state.json").read_text() == '{"block": {'
 
 
-def test_well_known_keys_only_on_a_local_chain(place: Place, tmp_path: Path) -> None:
+def test_well_known_keys_only_on_a_local_chain(place: Place, tmp_path: Path, here: Callable[..., str]) -> None:
     from eth_account import Account
 
     account = keys.dev_account(3)
@@ -211,7 +237,7 @@ def test_well_known_keys_only_on_a_local_chain(place: Place, tmp_path: Path) -> 
     with Devnet(tmp_path / "public", chain_id=84532) as net:
         fund(net.url, keys.address_of(path), 10**19)
         options = ("--key", path, "--password-file", place.folder / "password", "--network", net.url)
-        refused("E1304", "contracts", "deploy", *options, "--test-token", "--out", "out.json", cwd=tmp_path)
+        here("E1304", "contracts", "deploy", *options, "--test-token", "--out", "out.json")
         assert not (tmp_path / "out.json").exists()
 
 
@@ -226,14 +252,14 @@ def test_well_known_keys_only_on_a_local_chain(place: Place, tmp_path: Path) -> 
         ("E1904", ("attack",)),
     ],
 )
-def test_words_that_mean_nothing(place: Place, tmp_path: Path, code: str, args: tuple[str, ...]) -> None:
+def test_words_that_mean_nothing(place: Place, tmp_path: Path, here: Callable[..., str], code: str, args: tuple[str, ...]) -> None:
     dead = f"http://127.0.0.1:{_free_port()}"
     commands: dict[str, list[str | Path]] = {
         "faucet-free": ["status", "--network", dead, "--deployment", place.record],
         "listen": ["relay", "run", *place.options(), "--listen", "here"],
         "attack": ["trainer", "run", *place.options(), "--home", "home", "--attack", "charm"],
     }
-    refused(code, *commands.get(args[0], list(args)), cwd=tmp_path)
+    here(code, *commands.get(args[0], list(args)))
 
 
 def _free_port() -> int:
