@@ -97,7 +97,9 @@ def here(
         ("E1005", "train = 300", "train = 0", "window"),
     ],
 )
-def test_task_files(tmp_path: Path, here: Callable[..., str], code: str, old: str, new: str, says: str) -> None:
+def test_task_files(
+    tmp_path: Path, here: Callable[..., str], code: str, old: str, new: str, says: str
+) -> None:
     text = template()
     assert old in text
     (tmp_path / "task.toml").write_text(text.replace(old, new, 1))
@@ -227,7 +229,9 @@ def test_a_corrupt_chain_state(tmp_path: Path, here: Callable[..., str]) -> None
     assert (tmp_path / "net" / "state.json").read_text() == '{"block": {'
 
 
-def test_well_known_keys_only_on_a_local_chain(place: Place, tmp_path: Path, here: Callable[..., str]) -> None:
+def test_well_known_keys_only_on_a_local_chain(
+    place: Place, tmp_path: Path, here: Callable[..., str]
+) -> None:
     from eth_account import Account
 
     account = keys.dev_account(3)
@@ -252,7 +256,9 @@ def test_well_known_keys_only_on_a_local_chain(place: Place, tmp_path: Path, her
         ("E1904", ("attack",)),
     ],
 )
-def test_words_that_mean_nothing(place: Place, tmp_path: Path, here: Callable[..., str], code: str, args: tuple[str, ...]) -> None:
+def test_words_that_mean_nothing(
+    place: Place, tmp_path: Path, here: Callable[..., str], code: str, args: tuple[str, ...]
+) -> None:
     dead = f"http://127.0.0.1:{_free_port()}"
     commands: dict[str, list[str | Path]] = {
         "faucet-free": ["status", "--network", dead, "--deployment", place.record],
