@@ -156,7 +156,7 @@ _NAME = re.compile(
 
 @lru_cache(maxsize=64)
 def codec(name: str) -> Codec:
-    """The codec of that name. Raises E1501 when there is none."""
+    """The codec of that name. Raises E1518 when there is none."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise _unknown(name)
