@@ -37,7 +37,7 @@ library Exact {
         return lane(m.proposed.data, m.lane) == expected;
     }
 
-    /// The lane of each update, clamped to 16 bits and shifted right when late; an update of another length is zero.
+    /// The lane of each update as it counts.
     function _updates(
         MergeRule memory rule,
         bytes32[] memory roots,
@@ -53,9 +53,7 @@ library Exact {
             Header calldata h = m.headers[i];
             if (Tree.single(abi.encode(h)) != roots[i]) revert BadHeader(i);
             _open(h.updateRoot, rule.length, pos, m.updates[i], 3 + i);
-            int256 x = lane(m.updates[i].data, m.lane);
-            x = x > UPDATE_LIMIT ? UPDATE_LIMIT : x < -UPDATE_LIMIT ? -UPDATE_LIMIT : x;
-            lanes[i] = (late >> i) & 1 == 1 ? x >> 1 : x;
+            lanes[i] = clamped(lane(m.updates[i].data, m.lane), (late >> i) & 1 == 1);
         }
     }
 
@@ -64,6 +62,12 @@ library Exact {
         view
     {
         if (!Tree.verify(root, length, index, opening)) revert BadOpening(place);
+    }
+
+    /// An update's lane as it counts: 16 bits, and half of it (floor) when late.
+    function clamped(int256 x, bool late) internal pure returns (int256) {
+        x = x > UPDATE_LIMIT ? UPDATE_LIMIT : x < -UPDATE_LIMIT ? -UPDATE_LIMIT : x;
+        return late ? x >> 1 : x;
     }
 
     /// The little-endian int32 at lane `i` of a leaf.
