@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from ..core import fixed
-from ..core.errors import CommonweightError
+from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import ModelVersion
 from ..core.spec import Spec
-from ..core.state import Round, Task
+from ..core.state import Round, Task, Work
 from ..core.works import Header
 
 Get = Callable[[bytes, int], bytes]
@@ -50,13 +52,27 @@ class Lineage:
     def version(self, task: Task, root: bytes) -> ModelVersion:
         """The model version of this name."""
         count = self._parameters(self.spec(task))
-        return ModelVersion.decode(self._get(root, 8 * fixed.padded(count)), count)
+        whole = self.whole(task, root)
+        return ModelVersion(whole.weights[:count], whole.momentum[:count])
 
-    def update(self, task: Task, work_root: bytes) -> fixed.Lanes:
-        """The quantised update of an accepted work."""
-        count = self._parameters(self.spec(task))
-        header = Header.decode(self._get(work_root, 1024))
-        return fixed.decode_update(self._get(header.update_root, 4 * fixed.padded(count)), count)
+    def whole(self, task: Task, root: bytes) -> ModelVersion:
+        """The same with its padding, which takes part in merges: the chain knows of no end of the weights."""
+        size = 4 * fixed.padded(self._parameters(self.spec(task)))
+        data = self._get(root, 2 * size)
+        if len(data) != 2 * size:
+            raise EncodingError(f"a version of this task has {2 * size} bytes, not {len(data)}")
+        lanes = np.frombuffer(data, dtype="<i4").astype(np.int32)
+        return ModelVersion(lanes[: size // 4], lanes[size // 4 :])
+
+    def header(self, work: Work) -> Header:
+        """The header of a submitted work."""
+        if work.root is None:
+            raise AssertionError("a submitted work has a root")
+        return Header.decode(self._get(work.root, 1024))
+
+    def update(self, task: Task, work: Work) -> bytes:
+        """The update artifact of an accepted work."""
+        return self._get(self.header(work).update_root, 4 * fixed.padded(self._parameters(self.spec(task))))
 
     def merged(self, task: Task, round_: Round) -> bytes:
         """Recompute the version after ``round_``, keep it in the store and return its root."""
@@ -67,6 +83,6 @@ class Lineage:
             )
         if round_.skipped:
             return before
-        updates = (self.update(task, work.root) for work in round_.included if work.root is not None)
-        version = fixed.merge(self.version(task, before), updates, self.spec(task).merge)
+        updates = (fixed.accepted(self.update(task, w), w.origin is not None) for w in round_.included)
+        version = fixed.merge(self.whole(task, before), updates, self.spec(task).merge)
         return self._put(version.encode())

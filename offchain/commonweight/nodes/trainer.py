@@ -10,27 +10,13 @@ from typing import Any
 
 from ..core import duties
 from ..core.duties import Duty, Todo
-from ..core.seeds import lease_seed, seal_of
+from ..core.seeds import seal_of
 from ..core.state import Round, Task, Work
 from ..core.works import Header
 from ..tasks.kinds import task_kind
 from ..tasks.lease import Lease, Product
+from . import exhibits
 from .node import Kit, Node, Settings
-
-
-def lease_of(chain_id: int, tasks: bytes, task: Task, round_: Round, work: Work, beacon: bytes) -> Lease:
-    """The lease as everybody can derive it from the chain."""
-    seed = lease_seed(chain_id, tasks, task.id, round_.index, work.slot, round_.base, beacon, work.trainer)
-    return Lease(
-        chain_id=chain_id,
-        tasks=tasks,
-        task=task.id,
-        round=round_.index,
-        slot=work.slot,
-        trainer=work.trainer,
-        base=round_.base,
-        seed=seed,
-    )
 
 
 class Trainer(Node):
@@ -43,8 +29,11 @@ class Trainer(Node):
         self.handlers |= {
             Duty.CLAIM: self.do_claim,
             Duty.TRAIN: self.do_train,
+            Duty.DEFER: self.do_defer,
             Duty.PUBLISH: self.do_publish,
             Duty.OPEN: self.do_open,
+            Duty.ANSWER: self.do_answer,
+            Duty.APPEAL: self.do_appeal,
         }
 
     def duties(self) -> Iterator[Todo]:
@@ -73,23 +62,28 @@ class Trainer(Node):
         self.call(f"claim:{task}:{index}", "Tasks", "claim", task, index, seal_of(secret, self.me))
 
     def do_train(self, task: int, index: int, slot: int) -> None:
-        """Train the lease (resuming what a killed process left), keep the work unpublished, submit its root."""
+        """Train the lease (resuming what a killed process left), keep the work unpublished, submit its root; after the
+        round's training window it enters the next round."""
         found, round_, work = self.work_of(task, index, slot)
         key = f"{task}:{index}:{slot}"
         root = self.kit.journal.recall(f"work:{key}")
         if root is None:
-            beacon = self.round_seed(found, round_)
-            if beacon is None:
+            lease = self.lease(found, round_, work)
+            if lease is None:
                 return
-            root = self.jobs.result(("train", key), lambda: self._train(found, round_, work, beacon))
-        if root is not None:
+            root = self.jobs.result(("train", key), lambda: self._train(found, round_, work, lease))
+        if root is not None and self.now < (round_.train_end or 0):
             self.call(f"submit:{key}", "Tasks", "submit", task, index, slot, root)
+        elif root is not None and duties.enterable(found, index, self.now):
+            self.call(f"late:{key}", "Tasks", "submitLate", task, index, slot, root)
 
-    def _train(self, task: Task, round_: Round, work: Work, beacon: bytes) -> bytes:
+    def do_defer(self, task: int, index: int, slot: int) -> None:
+        """Say that this lease may be late, unless its work is ready."""
+        if self.kit.journal.recall(f"work:{task}:{index}:{slot}") is None:
+            self.call(f"defer:{task}:{index}:{slot}", "Tasks", "defer", task, index, slot)
+
+    def _train(self, task: Task, round_: Round, work: Work, lease: Lease) -> bytes:
         key = f"{task.id}:{round_.index}:{work.slot}"
-        lease = lease_of(
-            self.kit.chain.chain_id, self.kit.chain.addresses["Tasks"], task, round_, work, beacon
-        )
         spec, data = self.lineage.spec(task), self.lineage.data(task)
         base = self.lineage.version(task, round_.base)
         blinding = self.kit.journal.recall(f"blinding:{key}") or secrets.token_bytes(32)
@@ -115,6 +109,8 @@ class Trainer(Node):
 
     def do_publish(self, task: int, index: int, slot: int) -> None:
         """Serve the work's artifacts from the moment the poll is open: nobody could copy them before."""
+        _, round_, work = self.work_of(task, index, slot)
+        index, slot = self.lease_place(round_, work)
         name = f"artifacts:{task}:{index}:{slot}"
         listed = self.kit.journal.get(name)
         if listed is None:
@@ -125,21 +121,24 @@ class Trainer(Node):
 
     def do_open(self, task: int, index: int, slot: int) -> None:
         """Open the seal: the chain checks secret and header, and pays."""
-        _, _, work = self.work_of(task, index, slot)
-        secret = self.kit.journal.recall(f"secret:{task}:{index}")
+        _, round_, work = self.work_of(task, index, slot)
+        secret = self.kit.journal.recall(f"secret:{task}:{self.lease_place(round_, work)[0]}")
         if secret is None or work.root is None:
             return
-        header = Header.decode(self.kit.store.get(work.root))
-        fields = (
-            header.update_root,
-            header.update_length,
-            header.trajectory_root,
-            header.trajectory_count,
-            header.step_root,
-            header.step_count,
-            header.meta_root,
-        )
-        self.call(f"open:{task}:{index}:{slot}", "Tasks", "openSeal", task, index, slot, secret, fields)
+        header = exhibits.fields(Header.decode(self.kit.store.get(work.root)))
+        self.call(f"open:{task}:{index}:{slot}", "Tasks", "openSeal", task, index, slot, secret, header)
+
+    # -- accused ----------------------------------------------------------------------------------------------
+
+    def do_answer(self, dispute: int) -> None:
+        """Show the accused leaf. Who cheated knows what a jury would say, and lets silence concede."""
+        if self.settings.attack == "none":
+            self.answer(dispute)
+
+    def do_appeal(self, dispute: int) -> None:
+        """Have a ruling against honest work judged again."""
+        if self.settings.attack == "none":
+            self.appeal(dispute)
 
 
 class StoreCheckpoint:

@@ -161,7 +161,7 @@ def assemble(
     artifacts |= {r.trajectory.proof: r.proof for r in records}
     header = Header(
         update_root=merkle.root(update),
-        update_length=len(update) // 4,
+        update_length=len(update),
         trajectory_root=merkle.root(trajectories),
         trajectory_count=len(records),
         step_root=merkle.root(steps),
