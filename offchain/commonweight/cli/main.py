@@ -169,7 +169,11 @@ def contracts_check(network: Network = "anvil", deployment: Deployment = None) -
 
 
 @task_app.command("init")
-def task_init(path: Path = Path("task.toml")) -> None:
+def task_init(
+    path: Annotated[Path, typer.Argument(help="File to write; never over an existing one.")] = Path(
+        "task.toml"
+    ),
+) -> None:
     """Write a commented example task."""
     from .commands import task_init as run
 
