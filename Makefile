@@ -6,7 +6,7 @@ NODE := node_modules/.bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-python test-contracts lint fmt types contracts lock clean bench-collectives
+.PHONY: help setup demo test test-fast test-python test-contracts lint fmt types abis contracts lock clean bench-collectives
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,10 +25,14 @@ test-fast: setup ## run the tests that need no chain and little time
 
 lint: setup ## check the style of Python and Solidity
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
 	@$(NODE)/forge fmt --check
 
 types: setup ## check the types
 	@$(BIN)/mypy
+
+abis: setup ## check that the packaged interfaces are those of the sources
+	@$(BIN)/python scripts/export_abis.py --check
 
 fmt: setup ## put Python and Solidity into shape
 	@$(BIN)/ruff check --fix .
