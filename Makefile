@@ -6,7 +6,7 @@ NODE := node_modules/.bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-python test-contracts lint fmt types contracts lock clean
+.PHONY: help setup demo test test-fast test-python test-contracts lint fmt types contracts lock clean bench-collectives
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,5 +42,23 @@ contracts: setup ## compile the contracts and package their interfaces for Pytho
 lock: setup ## choose newer dependencies and pin them by hash
 	@$(PYTHON) scripts/dev.py lock
 
+# Collectives
+
+bench-collectives: setup ## all-reduce beside gloo and PCCL, and on a slow link (minutes; ARGS="--quick")
+	@$(BIN)/python -m tests.benchmarks.bench_collectives $(ARGS)
+
 clean: ## remove what set-up, builds and runs made
 	rm -rf .venv node_modules build dist reports .commonweight .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# diloco
+
+.PHONY: demo-diloco bench-diloco faults-diloco
+
+demo-diloco: setup ## train across 6 processes over a sparse graph; two are killed, one joins late
+	@$(BIN)/commonweight demo-diloco $(ARGS)
+
+bench-diloco: setup ## measure quality per byte (ARGS="--config full" for every section and two seeds)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_diloco.py $(ARGS)
+
+faults-diloco: setup ## kill -9 a member of a swarm every 10 s over 10 minutes (ARGS="--minutes 2")
+	@$(BIN)/python tests/benchmarks/faults_diloco.py $(ARGS)
