@@ -11,6 +11,7 @@ import typer
 from commonweight import __version__
 
 from ..core.errors import CommonweightError
+from .artifacts import artifact_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +31,7 @@ key_app = _group("key", "Key files (Web3 keystore v3).")
 devnet_app = _group("devnet", "A local chain with its state on disk.")
 contracts_app = _group("contracts", "Deploy and check the contracts.")
 task_app = _group("task", "Write, check and publish training tasks.")
+app.add_typer(artifact_app, name="artifact")
 
 Network = Annotated[str, typer.Option("--network", "-n", help="Network name or RPC URL.")]
 Key = Annotated[Path, typer.Option(help="Keystore file of the sender.")]
@@ -252,6 +254,20 @@ for _role, _help in (
     ("relay", "Store and serve artifacts without a stake."),
 ):
     _role_command(_role, _help)
+
+
+@app.command()
+def versions(
+    task: Annotated[int, typer.Option("--task", "-t", help="Number of the task; 0 for all.")] = 0,
+    network: Network = "anvil",
+    deployment: Deployment = None,
+    store: Annotated[Path | None, typer.Option(help="Show a store's records instead of the chain's.")] = None,
+    json_: JsonOut = False,
+) -> None:
+    """How model versions came about: parents, merged updates, late ones. Needs no key."""
+    from .artifacts import versions as run
+
+    run(network, deployment, task, store, json_)
 
 
 @app.command()

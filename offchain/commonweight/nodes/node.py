@@ -27,10 +27,11 @@ from ..shardcast.address import AddressPolicy
 from ..shardcast.fetch import Library
 from ..shardcast.server import ArtifactServer
 from ..shardcast.store import Store
+from ..shardcast.versions import VersionBook
 from ..tasks.kinds import parameters
 from .farewell import Farewell
 from .jobs import Jobs
-from .lineage import Lineage
+from .lineage import Lineage, Shelf
 from .metrics import Metrics
 
 log = logging.getLogger("commonweight.node")
@@ -66,6 +67,7 @@ class Kit:
     library: Library
     metrics: Metrics
     state: State
+    book: VersionBook
 
 
 class Node:
@@ -82,7 +84,7 @@ class Node:
         self._seen = b""
         self._said = False
         self.jobs = Jobs(self._job_failed)
-        self.lineage = Lineage(self.get, kit.store.put, parameters)
+        self.lineage = Lineage(self.get, kit.store.put, parameters, Shelf(kit.library, kit.book))
         self.versions: dict[int, bytes] = {}
         self.farewell = Farewell(AddressPolicy(kit.chain.chain_id in LOCAL_CHAINS))
         self.stop = threading.Event()

@@ -221,14 +221,20 @@ class Job:
         manifest = self._partial.manifest
         chosen: list[int] = []
 
+        insist = self._seats[name].refusals >= self._limits.direct_after
+
         def head(answer: Answer) -> None:
             if answer.status == 200:
-                chosen[:] = [self._chosen(name, answer, asked)]
+                chosen[:] = [self._chosen(name, answer, asked[:1] if insist else asked, insist)]
 
         with self._lock:
             buffer = self._buffers.pop() if self._buffers else bytearray(merkle.SHARD)
         try:
-            path = f"{self._path}/any/{','.join(map(str, asked))}"
+            path = (
+                f"{self._path}/shards/{asked[0]}"
+                if insist
+                else f"{self._path}/any/{','.join(map(str, asked))}"
+            )
             sizes = lambda _: range(manifest.size(chosen[0]), manifest.size(chosen[0]) + 1)  # noqa: E731
             answer = peer.get(path, sizes, self._limits.shard_seconds, buffer, on_head=head)
             if answer.status == 204:
@@ -273,6 +279,9 @@ class Job:
         if self._plan is None or self._over:
             return
         now = time.monotonic()
+        for name, seat in self._seats.items():
+            if (source := self._plan.sources.get(name)) is not None:
+                source.moved = seat.peer.moved if source.index is not None else 0
         ending = self._error is not None or self.complete
         for name in self._plan.ranked(
             n for n, seat in self._seats.items() if seat.idle and seat.order is None
@@ -288,13 +297,16 @@ class Job:
         if ending:
             self._change.notify()
 
-    def _chosen(self, name: str, answer: Answer, asked: tuple[int, ...]) -> int:
+    def _chosen(self, name: str, answer: Answer, asked: tuple[int, ...], insist: bool) -> int:
         text = answer.headers.get(b"shard", b"").decode("ascii", "replace")
         index = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else -1
+        if insist:
+            index = asked[0]
         with self._lock:
             if index not in asked or self._plan is None or not self._plan.started(name, index):
                 raise PeerFault(Fault.LIED, "sends a shard that nobody asked for")
             self._learn_header(name, answer)
+            self._seats[name].refusals = 0
             self._dispatch()  # the other shards that were asked for are free again
         return index
 
@@ -303,8 +315,9 @@ class Job:
         with self._lock:
             self._learn_header(name, answer)
             seat = self._seats.get(name)
-            if seat is not None:
+            if seat is not None and self._plan is not None:
                 seat.refusals += 1
+                self._plan.refused(name, time.monotonic())
                 if seat.refusals > self._limits.refusals:
                     raise PeerFault(Fault.UNREACHABLE, "does not give what it says it has")
 

@@ -139,6 +139,7 @@ class Peer:
         self._send(sock, parser, method, path, host, headers, data)
         answer = self._head(sock, parser)
         self._require_acceptable(answer)
+        self.moved = 0
         on_head(answer)
         rest, _ = parser.trailing_data
         if answer.status == 204:

@@ -26,6 +26,7 @@ class Source:
     since: float = 0.0
     moved: int = 0
     tried: int = 0
+    pause: float = float("-inf")
 
     @property
     def busy(self) -> bool:
@@ -69,13 +70,17 @@ class Plan:
     def ask(self, name: str, now: float) -> tuple[int, ...]:
         """Shards to request from an idle source, best first; empty when it should rather wait. Books them."""
         source = self.sources[name]
-        if source.busy or not self._may_ask(name):
+        if source.busy or now < source.pause or not self._may_ask(name, now):
             return ()
         free = source.have & self.missing & ~self._booked()
         picked = self._rarest(free, name) if free else self._endgame(name, now)
         if picked:
             source.asked, source.since, source.moved = picked, now, 0
         return picked
+
+    def refused(self, name: str, now: float) -> None:
+        """The source gave nothing of what it was asked for: others first, for a moment."""
+        self.sources[name].pause = now + self.limits.refusal_pause
 
     def started(self, name: str, index: int) -> bool:
         """The source has chosen ``index``: the other shards are free again. False when it was not asked for that.
@@ -115,7 +120,7 @@ class Plan:
                 bits |= 1 << index
         return bits
 
-    def _may_ask(self, name: str) -> bool:
+    def _may_ask(self, name: str, now: float) -> bool:
         """True when a place is free and no better idle source could take it."""
         places = self.limits.in_flight - sum(s.busy for s in self.sources.values())
         if places <= 0:
@@ -124,7 +129,11 @@ class Plan:
         better = sum(
             1
             for other, s in self.sources.items()
-            if other != name and not s.busy and s.have & self.missing and self._score(s) > mine
+            if other != name
+            and not s.busy
+            and now >= s.pause
+            and s.have & self.missing
+            and self._score(s) > mine
         )
         return better < places
 
@@ -154,13 +163,16 @@ class Plan:
         return ()
 
     def _slower(self, carrier: Source, other: Source, size: int, now: float) -> bool:
+        """True when the other source would bring a shard in half the time that the carrier still needs."""
         age = now - carrier.since
-        if age > self.limits.hedge_seconds:
-            return True
-        if not other.tried or age < self.limits.hedge_seconds / 8:
-            return False
-        rest = (size - carrier.moved) * age / carrier.moved if carrier.moved else float("inf")
-        return rest > 2 * size / other.rate
+        if carrier.moved:
+            rest = (size - carrier.moved) * age / carrier.moved
+        elif carrier.tried:
+            rest = max(size / carrier.rate - age, 0.0) if age < self.limits.hedge_seconds else float("inf")
+        else:
+            rest = 0.0 if age < self.limits.hedge_seconds else float("inf")
+        mine = size / other.rate if other.tried else self.limits.hedge_seconds
+        return rest > 2 * mine and age > mine
 
     def _measure(self, source: Source, size: int, now: float) -> None:
         rate = size / max(now - source.since, 1e-6)
