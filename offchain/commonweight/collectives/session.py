@@ -36,7 +36,7 @@ from .messages import (
 NO_ROOT = bytes(32)
 COMMON, OWN = "common", "own"  # one shared state, or each member its own replica
 MOST_MEMBERS = 64
-STRIKES = 2  # a link that breaks twice in one operation is taken for its sender's fault
+STRIKES = 4  # in one operation; a changed tile or a stall counts two, a broken connection one
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,8 +343,9 @@ class Session:
         blamed = {f.suspect for f in broken}
         if not broken and stalled:
             blamed = {min(stalled, key=lambda f: f.progress).suspect}
+        weight = 1 if broken and not any("changed" in f.reason for f in broken) else 2
         for name in blamed:
-            self._strikes[name] += 1
+            self._strikes[name] += weight
             self._event("fault", suspect=name, strikes=self._strikes[name], reason=faults[0].reason)
         gone = [name for name in blamed if self._strikes[name] >= STRIKES and name in self.view.names]
         if gone and gone[0] != self.me:

@@ -25,6 +25,7 @@ from .messages import (
     Fault,
     Join,
     Leave,
+    Member,
     Ready,
     Recover,
     Redirect,
@@ -343,11 +344,8 @@ class TcpCollective:
         to, source = view.members[(rank + 1) % size], view.members[(rank - 1) % size]
         seconds = min(self._settings.stall, max(self._settings.rules.silence, 5.0))
         purpose = f"{RING}/{view.number}"
-        try:
-            right = dial(self._me, to.host, to.port, purpose, to.name, seconds)
-        except LinkError as error:
-            raise ring.Broken("right", error.message) from error
         deadline = time.monotonic() + seconds
+        right = self._dial_right(to, purpose, deadline)
         left = self._keeper.mail.ring(
             view.number, source.name, deadline, lambda: not self._keeper.answers.empty()
         )
@@ -355,10 +353,22 @@ class TcpCollective:
             right.close()
             side = "abort" if not self._keeper.answers.empty() else "left"
             raise ring.Broken(side, "the left neighbour did not connect")
-        left.sock.setblocking(False)
-        right.sock.setblocking(False)
+        left.for_bulk()
+        right.for_bulk()
         self._ring = (view.number, left, right)
         return left, right
+
+    def _dial_right(self, to: Member, purpose: str, deadline: float) -> Link:
+        """Connect to the right neighbour, which may be busy with strangers for a moment."""
+        while True:
+            try:
+                return dial(self._me, to.host, to.port, purpose, to.name, deadline - time.monotonic())
+            except LinkError as error:
+                if not self._keeper.answers.empty():
+                    raise ring.Broken("abort", "told to stop") from error
+                if time.monotonic() + 0.1 > deadline:
+                    raise ring.Broken("right", error.message) from error
+                time.sleep(0.1)
 
     def _drop_ring(self) -> None:
         if self._ring is not None:
