@@ -49,3 +49,16 @@ bench-collectives: setup ## all-reduce beside gloo and PCCL, and on a slow link 
 
 clean: ## remove what set-up, builds and runs made
 	rm -rf .venv node_modules build dist reports .commonweight .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# diloco
+
+.PHONY: demo-diloco bench-diloco faults-diloco
+
+demo-diloco: setup ## train across 6 processes over a sparse graph; two are killed, one joins late
+	@$(BIN)/commonweight demo-diloco $(ARGS)
+
+bench-diloco: setup ## measure quality per byte (ARGS="--config full" for every section and two seeds)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_diloco.py $(ARGS)
+
+faults-diloco: setup ## kill -9 a member of a swarm every 10 s over 10 minutes (ARGS="--minutes 2")
+	@$(BIN)/python tests/benchmarks/faults_diloco.py $(ARGS)

@@ -74,6 +74,30 @@ def demo(
     raise typer.Exit(run_demo(plan, json_))
 
 
+@app.command("demo-diloco")
+def demo_diloco(
+    members: Annotated[int, typer.Option(min=4, max=32, help="Processes at the start.")] = 6,
+    rounds: Annotated[int, typer.Option(min=8, max=10_000)] = 48,
+    topology: Annotated[str, typer.Option(help="Graph of the swarm.")] = "small-world",
+    seed: Annotated[int, typer.Option(help="Seed of the initial model.")] = 7,
+    runs: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("runs"),
+    json_: JsonOut = False,
+) -> None:
+    """Train across processes that talk to neighbours only, while two are killed and one joins."""
+    from .swarm.run import SwarmDemo, run_swarm_demo
+
+    plan = SwarmDemo(members=members, rounds=rounds, topology=topology, seed=seed, runs=runs)
+    raise typer.Exit(run_swarm_demo(plan, json_))
+
+
+@app.command("swarm-member", hidden=True)
+def swarm_member(folder: Path, name: str) -> None:
+    """Take part in the swarm whose plan is in FOLDER (demo-diloco starts these)."""
+    from .swarm.member import run_member
+
+    run_member(folder, name)
+
+
 @key_app.command("new")
 def key_new(path: Path, password_file: Password = None) -> None:
     """Make a new key and write its keystore file (0600)."""

@@ -140,7 +140,7 @@ class TcpCollective:
         deadline = time.monotonic() + seconds
         if len(outgoing) > MOST_NEIGHBOURS:
             raise CommonweightError(
-                "E1503",
+                "E1520",
                 f"{len(outgoing)} neighbours are more than {MOST_NEIGHBOURS}",
                 "use a sparser topology",
             )
