@@ -111,10 +111,10 @@ def test_a_wrong_merge_and_a_swapped_update_are_refuted() -> None:
     after[7] += 1
     with pytest.raises(CommonweightError) as caught:
         replay_step(replace(step, after=lanes_root(after)), START, result.artifacts.__getitem__)
-    assert caught.value.code == "E1519"
+    assert caught.value.code == "E1522"
     with pytest.raises(CommonweightError) as caught:
         replay_step(step, after, result.artifacts.__getitem__)
-    assert caught.value.code == "E1519"
+    assert caught.value.code == "E1522"
     with pytest.raises(CommonweightError) as caught:
         replay_step(step, START, lambda root: START.tobytes())
     assert caught.value.code == "E1102"

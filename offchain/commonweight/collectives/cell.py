@@ -124,7 +124,7 @@ def train_cell(
     ``start``: int32 ``(n,)``. ``train`` gets its share and the lanes of the round's start. ``through`` (exact codecs
     only, default none) compresses updates between machines. A machine that dies is missing from the round's step and
     the rest go on; one that joins gets lanes and steps first, but only the artifacts of rounds it took part in.
-    Raises what the collective raises; E1518 when no update reached all machines within ``seconds``.
+    Raises what the collective raises; E1521 when no update reached all machines within ``seconds``.
     """
     through = through or codec("none")
     state = _State(start, ())
@@ -150,11 +150,11 @@ def train_cell(
 def replay_step(step: CellStep, before: Lanes, fetch: Callable[[bytes], bytes]) -> Lanes:
     """The lanes after a step, from the lanes before it and the members' update artifacts.
 
-    Raises E1519 when the step names other lanes than its parts give, `EncodingError` for artifacts that are not
+    Raises E1522 when the step names other lanes than its parts give, `EncodingError` for artifacts that are not
     what they claim to be.
     """
     if lanes_root(before) != step.before:
-        raise CommonweightError("E1519", f"round {step.round} of the cell does not start from these lanes")
+        raise CommonweightError("E1522", f"round {step.round} of the cell does not start from these lanes")
     through = codec(step.codec)
     updates = []
     for part in step.parts:
@@ -163,7 +163,7 @@ def replay_step(step: CellStep, before: Lanes, fetch: Callable[[bytes], bytes]) 
         updates.append(through.decode_lanes(wire, before.size))
     after = _apply(before, updates)
     if lanes_root(after) != step.after:
-        raise CommonweightError("E1519", f"round {step.round} of the cell is merged wrongly")
+        raise CommonweightError("E1522", f"round {step.round} of the cell is merged wrongly")
     return after
 
 
@@ -220,7 +220,7 @@ def _exchange_work(
     agreed = {index: part for index, part in parts.items() if common >> index & 1}
     if not agreed:
         raise CommonweightError(
-            "E1518",
+            "E1521",
             f"in round {share.round} no member's update reached all machines",
             "raise the time for it",
         )
