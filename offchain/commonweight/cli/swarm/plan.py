@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...core.errors import CommonweightError
 
-PLAN, TOKEN = "plan.json", "token"
+PLAN, TOKEN, STOP = "plan.json", "token", "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,11 @@ class LocalSwarm:
     rounds: int = 32
     steps: int = 6
     epoch: int = 4
+    mode: str = "gossip"
     topology: str = "small-world"
     degree: int = 4
     codec: str = "int4:1024"
+    anchor_codec: str = "int8"
     optimizer: str = "adamw"
     lr: float = 4e-3
     batch: int = 4
@@ -34,6 +36,7 @@ class LocalSwarm:
     silence: float = 3.0
     patience: float = 4.0
     pace: float = 0.0
+    open_ended: bool = False
     expect: int = 1
 
     def save(self, folder: Path) -> None:
