@@ -239,7 +239,8 @@ class Keeper:
             except queue.Empty:
                 event = None
             now = time.monotonic()
-            if now - last > self.rules.silence:
+            inside = self._session is not None or self._leader is not None
+            if now - last > self.rules.silence and inside:
                 self._resign(f"this process stood still for {now - last:.1f} s")
             last = now
             if event is not None:
@@ -446,14 +447,13 @@ class Keeper:
     def _resign(self, reason: str) -> None:
         """Be in no session; the training thread learns the reason."""
         links = [*self._links.values(), *([self._leader] if self._leader else [])]
-        was = bool(links) or self._session is not None or self._waiting is not None
         self._session, self._leader, self._links, self._reports = None, None, {}, {}
         self._electing_until, self._waiting, self._completed, self._last = 0.0, None, 0, None
         self._done, self._start, self.view = (0, ()), None, View(0, ())
         self._lost.clear()
         for link in links:
             link.close()
-        if reason and was:
+        if reason:
             self.metric("outside", reason=reason)
             self._answer(Refuse(reason))
 

@@ -75,6 +75,7 @@ class TcpCollective:
         self._mode = OWN if settings.replicas else COMMON
         self._operation = 0
         self._view = View(0, ())
+        self._known: tuple[tuple[str, int], ...] = ()
         self._ring: tuple[int, Link, Link] | None = None
         self._mesh: dict[str, Link] = {}
         self._pool = ThreadPoolExecutor(MOST_NEIGHBOURS, thread_name_prefix="mesh")
@@ -137,7 +138,7 @@ class TcpCollective:
         deadline = time.monotonic() + seconds
         if len(outgoing) > MOST_NEIGHBOURS:
             raise CommonweightError(
-                "E1503",
+                "E1520",
                 f"{len(outgoing)} neighbours are more than {MOST_NEIGHBOURS}",
                 "use a sparser topology",
             )
@@ -206,20 +207,20 @@ class TcpCollective:
         """Ask contacts for the session until one lets this member queue; found it if that is this one's part."""
         self._forget()
         deadline = time.monotonic() + self._settings.enter
+        contacts = dict.fromkeys((*self._settings.contacts, *self._known))
         while time.monotonic() < deadline:
-            for host, port in self._settings.contacts:
+            for host, port in contacts:
                 mine = (host, port) in (self.address, self._settings.advertise)
                 if not mine and self._ask(host, port, root):
                     return
-            if self._settings.founder:
+            if self._settings.founder and not self._known:  # never beside a session that it has been in
                 self._keeper.lead(root)
-                self._operation = 0
                 self._keeper.post(Ready(1, BEGIN, f"begin {self._mode}", root.hex()))
                 return
             time.sleep(0.2)
         raise CommonweightError(
             "E1515",
-            f"none of {len(self._settings.contacts)} contacts is in a session",
+            f"none of {len(contacts)} contacts is in a session",
             "start the founder, or check addresses and the token",
         )
 
@@ -251,6 +252,7 @@ class TcpCollective:
 
     def _forget(self) -> None:
         self._drop_ring()
+        self._known = tuple((m.host, m.port) for m in self._view.members) or self._known
         self._view, self._operation = View(0, ()), 0
         self._keeper.forget()
 
@@ -285,6 +287,10 @@ class TcpCollective:
         except ring.Broken as error:
             self._broken(start, job, error.side, error.reason)
         except (LinkError, EncodingError) as error:
+            if not np.isfinite(job.values).all():  # looked at only now, since it costs a pass over memory
+                self._keeper.post(Leave(self._me.name))
+                self._forget()
+                raise EncodingError("own values are not finite", "the training diverged") from error
             self._broken(start, job, "left", error.message)
         else:
             self._keeper.post(Done(start.view.number, start.operation))
@@ -410,5 +416,3 @@ def _require_values(values: Values, through: Codec, out: Values | None) -> None:
         out.dtype != values.dtype or out.shape != values.shape or np.shares_memory(out, values)
     ):
         raise EncodingError("the output has the input's shape and dtype, and memory of its own")
-    if not lanes and not np.isfinite(values.sum(dtype=np.float32)) and not np.isfinite(values).all():
-        raise EncodingError("own values are not finite")

@@ -66,7 +66,7 @@ class Credentials:
     def __post_init__(self) -> None:
         if len(self.token) < 16 or not 0 < len(self.name.encode()) <= NAME_LIMIT:
             raise CommonweightError(
-                "E1502",
+                "E1519",
                 "a session token has at least 16 bytes and a member's name 1 to 64",
                 "make one with `python -c 'import secrets; print(secrets.token_hex(32))'`",
             )

@@ -70,11 +70,13 @@ class MergeSpec:
 
 @dataclass(frozen=True, slots=True)
 class VerificationSpec:
-    """What a seat checks of a work: ``checks`` segments, and the TOPLOC thresholds of the activation proofs.
+    """What a seat checks of a work: ``checks`` segments, and the thresholds of its proofs, steps and tokens.
 
-    Thresholds are the worst values that a proof may show in any chunk. Inside the pinned profile honest ones are all
-    zero; for the default model weights one optimiser step old show 63, 4.6 and 20, weights rounded to bfloat16 5, 0.44
-    and 2.
+    Of activation proofs: the worst values that any chunk may show, and the score of a whole sequence. Inside the pinned
+    profile honest ones are all zero; for the default model weights one optimiser step old show 63, 4.6 and 20, weights
+    rounded to bfloat16 5, 0.44 and 2. Steps are computed in ``arithmetic`` (f32 or bf16). With a ``tolerance`` of 0
+    only machines of the pinned ``profile`` take part and replays must be equal bit for bit; above 0 others may, and
+    between profiles a segment may be that far from its replay. `commonweight calibrate` measures what a task needs.
     """
 
     checks: U16 = 1
@@ -83,6 +85,9 @@ class VerificationSpec:
     max_exponent_mismatches: U16 = 4
     max_mantissa_mean: float = 0.25
     max_sign_mismatches: U16 = 1
+    max_proof_score: float = 0.15
+    arithmetic: str = "f32"
+    tolerance: float = 0.0
     profile: str = "auto"
 
 
@@ -350,6 +355,17 @@ def check_training(
             1 <= verification.chunk and verification.chunk * model.dim >= 2 * verification.topk,
             "verification.topk",
             "must be at most half of chunk * model.dim",
+        ),
+        (verification.arithmetic in ("f32", "bf16"), "verification.arithmetic", "must be f32 or bf16"),
+        (
+            verification.tolerance == 0 or 1e-6 <= verification.tolerance <= 0.05,
+            "verification.tolerance",
+            "must be 0 (replays are equal bit for bit) or 1e-6..0.05: beyond that saved work goes unseen",
+        ),
+        (
+            0 <= verification.max_mantissa_mean <= 128 and 0 <= verification.max_proof_score <= 256,
+            "verification.max_proof_score",
+            "and max_mantissa_mean must not be negative, nor above 256 and 128",
         ),
         (
             verification.chunk > 0 and training.batch * model.context % verification.chunk == 0,

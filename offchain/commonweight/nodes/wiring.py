@@ -15,6 +15,7 @@ from eth_account.signers.local import LocalAccount
 
 from ..chain import keys
 from ..chain.client import Chain
+from ..chain.deployment import LOCAL_CHAINS
 from ..chain.deployment import load as load_deployment
 from ..chain.follower import Follower
 from ..chain.journal import Journal
@@ -22,10 +23,14 @@ from ..chain.lock import FileLock
 from ..chain.sender import Sender
 from ..core.errors import CommonweightError
 from ..core.state import State
+from ..shardcast.address import AddressPolicy
 from ..shardcast.fetch import Library
 from ..shardcast.server import ArtifactServer
+from ..shardcast.signing import Domain
 from ..shardcast.store import Store
+from ..tasks.kinds import cheat_names
 from .metrics import Metrics
+from .neighbours import Neighbours
 from .node import Kit, Node, Settings
 from .publisher import Publisher, Relay
 from .trainer import Trainer
@@ -37,7 +42,6 @@ ROLES: dict[str, type[Node]] = {
     "publisher": Publisher,
     "relay": Relay,
 }
-LOCAL_CHAIN = 31337
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,10 @@ def serve_node(node: Node) -> None:
 @contextmanager
 def open_node(config: NodeConfig) -> Iterator[Node]:
     """Open everything a node owns, checked, in the order in which it must be closed again."""
+    if config.attack != "none" and config.attack not in cheat_names():
+        raise CommonweightError(
+            "E1904", f"unknown attack `{config.attack}`", f"one of: none, {', '.join(cheat_names())}"
+        )
     config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     account = keys.load(config.key, keys.read_password(config.password_file))
     chain = Chain.connect(config.rpc, load_deployment(config.deployment), confirmations=config.confirmations)
@@ -90,14 +98,21 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
         store = Store(config.home / "store")
         state = State()
         metrics = Metrics(config.home / "metrics.jsonl")
-        server = ArtifactServer(store, config.host, config.port, lambda: {"role": config.role})
+        policy = AddressPolicy(chain.chain_id in LOCAL_CHAINS)
+        domain = Domain(chain.chain_id, chain.addresses["Tasks"])
+        neighbours = Neighbours(account, domain, state, store, policy)
+        server = ArtifactServer(
+            store, config.host, config.port, lambda: {"role": config.role}, inbox=neighbours.inbox
+        )
         server.start()
+        neighbours.start()
         try:
             sender = Sender(chain, account, journal)
             library = Library(
                 store,
                 sources=lambda: [url for who, url in list(state.endpoints.items()) if who != sender.address],
-                allow_private=chain.chain_id == LOCAL_CHAIN,
+                allow_private=chain.chain_id in LOCAL_CHAINS,
+                holders=neighbours.holders,
             )
             kit = Kit(chain, Follower(chain), sender, journal, store, server, library, metrics, state)
             settings = Settings(
@@ -109,6 +124,7 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
             )
             yield ROLES[config.role](kit, settings)
         finally:
+            neighbours.stop()
             server.stop()
 
 

@@ -1,29 +1,34 @@
-"""The task kinds of this version, by the name that a spec gives; `core.spec.KINDS` lists the same names."""
+"""The task kinds of this version, by the name that a spec gives; `core.spec.KINDS` lists the same names.
+
+A kind's module, and torch with it, is loaded when the first task needs it: a relay may never.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from ..core.errors import CommonweightError
-from . import checking, pretrain
+from ..core.spec import Spec
 from .base import TaskKind
 
-
-class Pretrain:
-    """Next-byte prediction from scratch."""
-
-    train = staticmethod(pretrain.train)
-    parameters = staticmethod(pretrain.parameters)
-    initial_version = staticmethod(pretrain.initial_version)
-    build_spec = staticmethod(pretrain.build_spec)
-    evaluate = staticmethod(pretrain.evaluate)
-    check = staticmethod(checking.check)
-    judge_leaf = staticmethod(checking.judge_leaf)
-
-
-_KINDS: dict[str, TaskKind] = {"pretrain": Pretrain()}
+_MODULES = {"pretrain": "kind_pretrain"}
 
 
 def task_kind(name: str) -> TaskKind:
     """The kind of this name. Raises E1004 for one that this version does not know."""
-    if name not in _KINDS:
-        raise CommonweightError("E1004", f"unknown task kind `{name}`", f"known: {', '.join(sorted(_KINDS))}")
-    return _KINDS[name]
+    if name not in _MODULES:
+        raise CommonweightError(
+            "E1004", f"unknown task kind `{name}`", f"known: {', '.join(sorted(_MODULES))}"
+        )
+    kind: TaskKind = import_module(f".{_MODULES[name]}", __package__).KIND
+    return kind
+
+
+def parameters(spec: Spec) -> int:
+    """Number of weights of a task's model, whatever its kind."""
+    return task_kind(spec.kind).parameters(spec)
+
+
+def cheat_names() -> tuple[str, ...]:
+    """Every named forger of every kind."""
+    return tuple(sorted({name for kind in _MODULES for name in task_kind(kind).cheats}))
