@@ -75,4 +75,4 @@ def test_a_broken_plan_is_named(tmp_path: Path, text: str | None) -> None:
         (tmp_path / "plan.json").write_text(text)
     with pytest.raises(CommonweightError) as caught:
         LocalSwarm.load(tmp_path)
-    assert caught.value.code == "E1901"
+    assert caught.value.code == "E1910"

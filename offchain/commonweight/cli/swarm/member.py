@@ -47,11 +47,11 @@ class Log:
 
 
 def run_member(folder: Path, name: str) -> None:
-    """Take part in the swarm of ``folder`` as ``name``. Raises E1902 when the plan does not know the name."""
+    """Take part in the swarm of ``folder`` as ``name``. Raises E1911 when the plan does not know the name."""
     swarm = LocalSwarm.load(folder)
     ports = dict(swarm.members)
     if name not in ports:
-        raise CommonweightError("E1902", f"the plan has no member {name!r}", f"it has {', '.join(ports)}")
+        raise CommonweightError("E1911", f"the plan has no member {name!r}", f"it has {', '.join(ports)}")
     follow_parent()
     pin()
     path = folder / f"{name}.jsonl"

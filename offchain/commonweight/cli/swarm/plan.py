@@ -50,14 +50,14 @@ class LocalSwarm:
 
     @staticmethod
     def load(folder: Path) -> LocalSwarm:
-        """Read a plan. Raises E1901 when there is none."""
+        """Read a plan. Raises E1910 when there is none."""
         try:
             fields = json.loads((folder / PLAN).read_text(encoding="utf-8"))
             members = tuple((str(name), int(port)) for name, port in fields.pop("members"))
             return LocalSwarm(members, **fields)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CommonweightError(
-                "E1901", f"{folder / PLAN} is no plan of a swarm: {error}", "start it with demo-diloco"
+                "E1910", f"{folder / PLAN} is no plan of a swarm: {error}", "start it with demo-diloco"
             ) from error
 
     def with_member(self, name: str) -> LocalSwarm:
