@@ -25,6 +25,7 @@ from .rounds import Report, Round
 EXCHANGES = 8
 MAX_HEAD = 1 << 16
 MAX_DROPS = 100
+MAX_ROUND = 2**31
 _VITALS = struct.Struct("<I??")
 Observe = Callable[..., None]
 
@@ -33,7 +34,7 @@ Observe = Callable[..., None]
 class SwarmPlan:
     """What all members agree on before they meet.
 
-    ``rounds``: length of the learning-rate schedule. The swarm ends there, or, if ``open_ended``, when a member asks.
+    ``rounds``: length of the learning-rate schedule. The swarm ends there, or, if ``open_ended``, when most ask.
     ``patience``: seconds to wait for neighbours in one exchange; ``pace``: seconds that a round takes at least, so that
     a machine in use for other things is not taken whole.
     """
@@ -146,7 +147,7 @@ class Peer(ABC):
             self._adopt(begun.recovered, time.monotonic() - began)
         vitals = self._vitals()
         self.round = max(number for number, _, _ in vitals.values())
-        over = any(enough for _, _, enough in vitals.values())
+        over = 2 * sum(enough for _, _, enough in vitals.values()) > len(vitals)
         self.prepare({name for name, (_, trained, _) in vitals.items() if trained}, over)
         report = None if over else self.train(set(begun.members))
         settled = self.collective.settle(self.anchor.root, self.anchor.encode)
@@ -174,9 +175,10 @@ class Peer(ABC):
         out = {}
         for name, blob in self.collective.gather(_VITALS.pack(self.round, self.trained, enough)).items():
             try:
-                out[name] = _VITALS.unpack(blob)
+                number, trained, done = _VITALS.unpack(blob)
             except struct.error:
-                out[name] = (0, False, False)
+                number, trained, done = 0, False, False
+            out[name] = (number if number <= MAX_ROUND else 0, trained, done)
         return out
 
     def _adopt(self, data: bytes, seconds: float) -> None:
