@@ -6,7 +6,7 @@ NODE := node_modules/.bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-python test-contracts lint fmt types contracts lock clean bench-collectives
+.PHONY: help setup demo test test-fast test-python test-contracts lint fmt types contracts lock clean bench-collectives soak-collectives
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ lock: setup ## choose newer dependencies and pin them by hash
 
 bench-collectives: setup ## all-reduce beside gloo and PCCL, and on a slow link (minutes; ARGS="--quick")
 	@$(BIN)/python -m tests.benchmarks.bench_collectives $(ARGS)
+
+soak-collectives: setup ## ten minutes of kills, hangs and restarts (ARGS="--minutes 2")
+	@$(BIN)/python -m tests.benchmarks.soak_collectives $(ARGS)
 
 clean: ## remove what set-up, builds and runs made
 	rm -rf .venv node_modules build dist reports .commonweight .pytest_cache .mypy_cache .ruff_cache .hypothesis
