@@ -92,6 +92,22 @@ def demo_diloco(
     raise typer.Exit(run_swarm_demo(plan, json_))
 
 
+@app.command()
+def topology(
+    name: Annotated[
+        str, typer.Argument(help="ring, expander, small-world, exponential, hypercube, complete, all.")
+    ],
+    nodes: Annotated[int, typer.Option("--nodes", "-n", min=1, max=1024)] = 8,
+    degree: Annotated[int, typer.Option(min=2, help="Of expander and small-world.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of expander and small-world.")] = 0,
+    matrix: Annotated[bool, typer.Option("--matrix", help="Print the mixing matrix.")] = False,
+) -> None:
+    """Print a swarm's graph: degrees, spectral gap, mixing time, stability, neighbours."""
+    from .swarm.graphs import print_topology
+
+    print_topology(name, nodes, degree, seed, matrix)
+
+
 @app.command("swarm-member", hidden=True)
 def swarm_member(folder: Path, name: str) -> None:
     """Take part in the swarm whose plan is in FOLDER (demo-diloco starts these)."""
