@@ -127,7 +127,7 @@ def test_the_command_prints_the_separation(tmp_path: Path, capsys: pytest.Captur
 
 def test_loose_proof_thresholds_are_refused(tmp_path: Path) -> None:
     loose = "max_exponent_mismatches = 38\nmax_mantissa_mean = 10.0\nmax_proof_score = 256.0"
-    with pytest.raises(CommonweightError, match="thresholds accept: .*int4 weights") as caught:
+    with pytest.raises(CommonweightError, match="thresholds accept") as caught:
         run_cli(tmp_path, loose)
     assert caught.value.code == "E1606"
 
