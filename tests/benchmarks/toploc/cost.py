@@ -123,7 +123,7 @@ def rollouts() -> None:
         positions = np.zeros(rows, dtype=np.int64)
         with torch.no_grad():
             logits, _ = forward(model, weights, tokens)
-        states = torch.randn((rows, length, dim), generator=torch.Generator().manual_seed(1))
+        states = torch.randn((rows * length, dim), generator=torch.Generator().manual_seed(1))
         last = logits[:, -1]
 
         def decode(
@@ -138,7 +138,7 @@ def rollouts() -> None:
         ) -> None:
             sampling.sample(last, keys, positions, Sampling())
 
-        def prove(states: torch.Tensor = states.reshape(rows * length, dim)) -> None:
+        def prove(states: torch.Tensor = states) -> None:
             toploc.encode(toploc.build(states, 128, 32))
 
         with numba("on"):
