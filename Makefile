@@ -62,3 +62,10 @@ bench-diloco: setup ## measure quality per byte (ARGS="--config full" for every 
 
 faults-diloco: setup ## kill -9 a member of a swarm every 10 s over 10 minutes (ARGS="--minutes 2")
 	@$(BIN)/python tests/benchmarks/faults_diloco.py $(ARGS)
+
+# shardcast
+
+.PHONY: bench-shardcast
+
+bench-shardcast: setup ## spreading and merging beside shardcast 0.3.2 (half an hour; ARGS="scale deltas" for some rows)
+	@OMP_NUM_THREADS=1 PYTHONPATH=.:offchain $(BIN)/python -m tests.benchmarks.shardcast $(ARGS)

@@ -106,10 +106,16 @@ class Plan:
         source = self.sources[name]
         source.asked, source.index, source.moved = (), None, 0
 
-    def overtaken(self, name: str) -> bool:
-        """True when what the source is sending has come from elsewhere meanwhile."""
-        index = self.sources[name].index
-        return index is not None and bool(self.held >> index & 1)
+    def overtaken(self, index: int) -> list[str]:
+        """Sources that are still sending a shard which has come from elsewhere."""
+        return [name for name, source in self.sources.items() if source.index == index]
+
+    def dropped(self, name: str, now: float) -> None:
+        """What the source was sending is no longer wanted; that it was slow is remembered."""
+        source = self.sources[name]
+        if source.index is not None and source.moved:
+            self._measure(source, source.moved, now)
+        self.released(name)
 
     # -- inside --------------------------------------------------------------------------------------------
 

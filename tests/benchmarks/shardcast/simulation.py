@@ -183,15 +183,24 @@ class Swarm:
             reader.plan.finished(name, self.now)
             if reader.plan.held != held:
                 self._news(flow.reader)
+            for other in [f for f in self.flows if f.reader == flow.reader and f.index == flow.index]:
+                self._drop(other)
         if not reader.plan.missing and not reader.finished:
             reader.finished = self.now
             for other in [f for f in self.flows if f.reader == flow.reader]:
-                self.flows.remove(other)
-                reader.received += reader.plan.sizes[other.index] - other.left
-                self.nodes[other.sender].sent += reader.plan.sizes[other.index] - other.left
-                if other.slot:
-                    self._free(other.sender, other)
+                self._drop(other)
         self._dispatch(flow.reader)
+
+    def _drop(self, flow: Flow) -> None:
+        """Its reader has the shard from elsewhere."""
+        self.flows.remove(flow)
+        reader, sender = self.nodes[flow.reader], self.nodes[flow.sender]
+        moved = reader.plan.sizes[flow.index] - flow.left
+        reader.received += moved
+        sender.sent += moved
+        if str(flow.sender) in reader.plan.sources:
+            reader.plan.dropped(str(flow.sender), self.now)
+        self._free(flow.sender, flow)
 
     def _news(self, j: int) -> None:
         for i, node in enumerate(self.nodes):
