@@ -6,7 +6,8 @@ NODE := node_modules/.bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-python test-contracts lint fmt types contracts lock clean bench-collectives
+# No target is a file.
+.PHONY: $(shell sed -n "s/^\([a-z-]*\):.*/\1/p" Makefile)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,10 +26,14 @@ test-fast: setup ## run the tests that need no chain and little time
 
 lint: setup ## check the style of Python and Solidity
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
 	@$(NODE)/forge fmt --check
 
 types: setup ## check the types
 	@$(BIN)/mypy
+
+abis: setup ## check that the packaged interfaces are those of the sources
+	@$(BIN)/python scripts/export_abis.py --check
 
 fmt: setup ## put Python and Solidity into shape
 	@$(BIN)/ruff check --fix .
@@ -47,12 +52,13 @@ lock: setup ## choose newer dependencies and pin them by hash
 bench-collectives: setup ## all-reduce beside gloo and PCCL, and on a slow link (minutes; ARGS="--quick")
 	@$(BIN)/python -m tests.benchmarks.bench_collectives $(ARGS)
 
+soak-collectives: setup ## ten minutes of kills, hangs and restarts (ARGS="--minutes 2")
+	@$(BIN)/python -m tests.benchmarks.soak_collectives $(ARGS)
+
 clean: ## remove what set-up, builds and runs made
 	rm -rf .venv node_modules build dist reports .commonweight .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # diloco
-
-.PHONY: demo-diloco bench-diloco faults-diloco
 
 demo-diloco: setup ## train across 6 processes over a sparse graph; two are killed, one joins late
 	@$(BIN)/commonweight demo-diloco $(ARGS)

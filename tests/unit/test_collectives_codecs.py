@@ -276,7 +276,7 @@ def test_feedback_decoder_is_total(raw: bytes, count: int) -> None:
 def test_unknown_codecs_are_named(bad: str) -> None:
     with pytest.raises(CommonweightError) as caught:
         codec(bad)
-    assert caught.value.code == "E1501"
+    assert caught.value.code == "E1518"
 
 
 @given(seed=seeds)

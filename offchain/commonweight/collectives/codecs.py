@@ -118,7 +118,7 @@ def _block(name: str, parameters: tuple[int, ...], default: int) -> int:
 
 def _unknown(name: str) -> CommonweightError:
     return CommonweightError(
-        "E1501",
+        "E1518",
         f"no codec {name!r}",
         f"use one of {', '.join(CODECS)}, or with parameters int8:64, int4:1024, 2bit:1024, topk:64/4096",
     )
@@ -156,7 +156,7 @@ _NAME = re.compile(
 
 @lru_cache(maxsize=64)
 def codec(name: str) -> Codec:
-    """The codec of that name. Raises E1501 when there is none."""
+    """The codec of that name. Raises E1518 when there is none."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise _unknown(name)

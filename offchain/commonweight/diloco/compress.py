@@ -32,7 +32,7 @@ class Compressor:
 
     @staticmethod
     def named(name: str, bits: int = 24) -> Compressor:
-        """The codec ``name`` of the registry. Raises E1501 when there is none."""
+        """The codec ``name`` of the registry. Raises E1518 when there is none."""
         return Compressor(codec(name), bits)
 
     @property

@@ -82,6 +82,7 @@ class Node:
         self.now = 0
         self.block = 0
         self._seen = b""
+        self._said = False
         self.jobs = Jobs(self._job_failed)
         self.lineage = Lineage(self.get, kit.store.put, parameters, Shelf(kit.library, kit.book))
         self.versions: dict[int, bytes] = {}
@@ -141,6 +142,7 @@ class Node:
             self.kit.metrics.write(
                 "effect", id=effect.effect_id, state=effect.state, gas=effect.gas_used, error=effect.error
             )
+        self._say_what_is_missing()
         self.prepare()
         self.keep_up()
         self.collect()
@@ -148,6 +150,15 @@ class Node:
             if self.stop.is_set():
                 return
             self.attempt(todo)
+
+    def _say_what_is_missing(self) -> None:
+        """Once: a person who started a node for a task that nobody has published waits for nothing."""
+        if self.task is None and not self._said and self.settings.task:
+            self._said = True
+            known = ", ".join(map(str, sorted(self.state.tasks))) or "none"
+            log.warning(
+                "waiting for task %d: it is not published yet (published: %s)", self.settings.task, known
+            )
 
     def follow(self, head: Head | None = None) -> None:
         """Fold what is new on the chain; a reorg folds everything again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -13,11 +14,25 @@ from ...collectives.wire import Credentials
 from ...core.errors import CommonweightError
 from ...core.spec import DataSpec, ModelSpec, TrainingSpec
 from ...diloco import outer
+from ...diloco.cohort_peer import CohortPeer
+from ...diloco.gossip_peer import GossipPeer
 from ...diloco.local import InnerLoop, InnerSpec, Text
-from ...diloco.peer import Peer, SwarmPlan
+from ...diloco.peer import SwarmPlan
 from ...models import initial_parameters, pin
 from ...tasks.data import load
-from .plan import TOKEN, LocalSwarm
+from .plan import STOP, TOKEN, LocalSwarm
+
+
+def follow_parent() -> None:
+    """End this process when the supervisor is gone, however it went: nobody would watch a swarm without one."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="follow-parent", daemon=True).start()
 
 
 class Log:
@@ -32,11 +47,12 @@ class Log:
 
 
 def run_member(folder: Path, name: str) -> None:
-    """Take part in the swarm of ``folder`` as ``name``. Raises E1902 when the plan does not know the name."""
+    """Take part in the swarm of ``folder`` as ``name``. Raises E1911 when the plan does not know the name."""
     swarm = LocalSwarm.load(folder)
     ports = dict(swarm.members)
     if name not in ports:
-        raise CommonweightError("E1902", f"the plan has no member {name!r}", f"it has {', '.join(ports)}")
+        raise CommonweightError("E1911", f"the plan has no member {name!r}", f"it has {', '.join(ports)}")
+    follow_parent()
     pin()
     path = folder / f"{name}.jsonl"
     lives = path.read_bytes().count(b'"event": "started"') if path.exists() else 0
@@ -53,7 +69,8 @@ def run_member(folder: Path, name: str) -> None:
     token = (folder / TOKEN).read_text(encoding="ascii").encode()
     collective = TcpCollective(Credentials(name, token), settings, log)
     try:
-        final = Peer(collective, inner, start, plan, log).run()
+        kind = CohortPeer if swarm.mode == "cohort" else GossipPeer
+        final = kind(collective, inner, start, plan, log, (folder / STOP).exists).run()
         log("finished", model=final.root.hex(), loss=inner.text.loss(outer.weights_of(final, plan.rule)))
     finally:
         collective.close()
@@ -77,8 +94,10 @@ def build(swarm: LocalSwarm, name: str, lives: int) -> tuple[InnerLoop, outer.Mo
         topology=swarm.topology,
         degree=swarm.degree,
         codec=swarm.codec,
+        anchor_codec=swarm.anchor_codec,
         patience=swarm.patience,
         pace=swarm.pace,
+        open_ended=swarm.open_ended,
     )
     return inner, outer.start(initial_parameters(model).numpy(), plan.rule), plan
 
