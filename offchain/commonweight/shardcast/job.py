@@ -39,6 +39,7 @@ class _Seat:
     absent: bool = False
     idle: bool = False
     order: tuple[int, ...] | None = None
+    stalled: bool = False
     refusals: int = 0
     polled: float = 0.0
 
@@ -244,6 +245,8 @@ class Job:
                 raise PeerFault(Fault.LIED, f"sent a wrong shard {chosen[0]}")
             self._keep(name, chosen[0], answer)
         except Dropped:
+            if self._seats[name].stalled:
+                raise PeerFault(Fault.SLOW, "sends nothing, and others have it") from None
             with self._lock:
                 if self._plan is not None:
                     self._plan.dropped(name, time.monotonic())
@@ -284,8 +287,12 @@ class Job:
             return
         now = time.monotonic()
         for name, seat in self._seats.items():
-            if (source := self._plan.sources.get(name)) is not None:
-                source.moved = seat.peer.moved if source.index is not None else 0
+            if (source := self._plan.sources.get(name)) is not None and source.index is not None:
+                self._plan.progress(name, seat.peer.moved, now)
+        for name in self._plan.stalled(now):
+            if (seat_ := self._seats.get(name)) is not None and not seat_.stalled:
+                seat_.stalled = True
+                seat_.peer.drop()
         ending = self._error is not None or self.complete
         for name in self._plan.ranked(
             n for n, seat in self._seats.items() if seat.idle and seat.order is None

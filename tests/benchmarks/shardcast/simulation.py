@@ -121,6 +121,9 @@ class Swarm:
     def _tick(self) -> None:
         """Readers look again now and then, as `Job._coordinate` does."""
         for i in range(1, len(self.nodes)):
+            stalled = self.nodes[i].plan.stalled(self.now)
+            for flow in [f for f in self.flows if f.reader == i and str(f.sender) in stalled]:
+                self._give_up(flow)
             self._dispatch(i)
         self._later(self.limits.poll_pause, self._tick)
 
@@ -142,8 +145,8 @@ class Swarm:
 
     def _progress(self, flow: Flow) -> None:
         plan = self.nodes[flow.reader].plan
-        if (source := plan.sources.get(str(flow.sender))) is not None:
-            source.moved = int(plan.sizes[flow.index] - flow.left)
+        if str(flow.sender) in plan.sources:
+            plan.progress(str(flow.sender), int(plan.sizes[flow.index] - flow.left), self.now)
 
     # -- readers -------------------------------------------------------------------------------------------
 
