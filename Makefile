@@ -95,3 +95,8 @@ build/fuzz-venv/atheris:
 	@echo "import site; site.addsitedir('$(SITE)')" > $$(build/fuzz-venv/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/project.pth
 	@build/fuzz-venv/bin/python -m pip install -q atheris==3.1.0
 	@touch $@
+
+# shardcast
+
+bench-shardcast: setup ## spreading and merging beside shardcast 0.3.2 (half an hour; ARGS="scale deltas" for some rows)
+	@OMP_NUM_THREADS=1 PYTHONPATH=.:offchain $(BIN)/python -m tests.benchmarks.shardcast $(ARGS)
