@@ -61,7 +61,15 @@ ASYNCHRONY = [
     ),
     Case("asynchrony", "Nesterov per arrival (naive)", "arrivals", policy="naive", lr=7, momentum=9),
     Case("asynchrony", "delayed Nesterov, staleness weights", "arrivals", policy="delayed", lr=7, momentum=9),
-    Case("asynchrony", "quorum of 4, staleness weights", "arrivals", policy="buffered", quorum=4, momentum=6),
+    Case(
+        "asynchrony",
+        "quorum of 4, staleness weights",
+        "arrivals",
+        policy="buffered",
+        quorum=4,
+        lr=7,
+        momentum=3,
+    ),
 ]
 
 STATE = [
