@@ -1,0 +1,282 @@
+"""Rollout engine: batched generation with a key-value cache, seeded sampling, and proofs made on the way.
+
+Rows that start together form a lane. A lane has one policy version for its whole life; rows that end are dropped from
+it every few steps, and free slots are filled with new lanes at once, of whatever version is newest then. So lengths
+may differ as they like, and new weights arrive without stopping what is being generated.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .. import toploc
+from ..core.errors import CommonweightError
+from ..toploc import sampling as seeded
+
+COMPACT_STEPS = 8
+PROOF_BATCH = 256
+Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+
+
+class Policy(Protocol):
+    """One policy version that generates: the built-in decoder, or a model of somebody else behind an adapter."""
+
+    @property
+    def vocab(self) -> int:
+        """Number of tokens."""
+
+    @property
+    def dim(self) -> int:
+        """Width of the hidden states."""
+
+    def prefill(self, tokens: Tensor, start: Tensor) -> tuple[Any, Tensor, Tensor]:
+        """Cache, logits and hidden states of the last column; row b of ``tokens`` begins in column ``start[b]``."""
+
+    def decode(self, cache: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``(rows, vocab)`` and hidden states ``(rows, dim)`` after one more token per row."""
+
+    def keep(self, cache: Any, rows: Tensor) -> None:
+        """Select rows of a cache, repeats allowed."""
+
+    def hidden_states(self, tokens: Tensor) -> Tensor:
+        """One teacher-forced pass over right-filled ``tokens``."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of hidden states."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen: at ``temperature`` (0: the likeliest), until ``stop`` or ``max_new`` tokens."""
+
+    stop: int
+    max_new: int
+    temperature: float = 1.0
+
+    @property
+    def rule(self) -> seeded.Sampling:
+        """The rule that a validator replays."""
+        return seeded.Sampling(self.temperature)
+
+
+@dataclass(frozen=True, slots=True)
+class Proving:
+    """Parameters of the activation proofs."""
+
+    topk: int
+    chunk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt to complete; ``key`` (64 bits) seeds its noise from ``position`` on; ``tag`` is the caller's."""
+
+    prompt: tuple[int, ...]
+    key: int
+    tag: int = 0
+    position: int = 0
+    max_new: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Sampled tokens with their log-probabilities; ``proof`` is one activation proof per chunk, encoded."""
+
+    tag: int
+    version: int
+    tokens: Ints
+    logprobs: Floats
+    stopped: bool
+    proof: bytes = b""
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Rows that advance together; ``rows[i]`` is the request of row i."""
+
+    version: int
+    policy: Policy
+    cache: Any
+    logits: Tensor
+    hidden: Tensor
+    rows: list[Request]
+    keys: npt.NDArray[np.uint64]
+    first: npt.NDArray[np.int64]
+    limit: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int32]
+    logprobs: npt.NDArray[np.float32]
+    window: Tensor
+    proofs: list[list[bytes]]
+    step: int = 0
+    ends: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+
+class RolloutEngine:
+    """Generates with the newest policy version that was loaded; ``slots`` rows at most at a time."""
+
+    def __init__(self, sampling: Sampling, slots: int = 256, proving: Proving | None = None) -> None:
+        self.sampling = sampling
+        self.slots = slots
+        self.proving = proving
+        self.version = -1
+        self._policy: Policy | None = None
+        self._queue: deque[Request] = deque()
+        self._lanes: list[_Lane] = []
+        self._proofs: list[tuple[_Lane, int, Tensor]] = []
+
+    def load(self, version: int, policy: Policy) -> None:
+        """Use new weights for every row that starts from now on; rows in flight keep the ones they began with."""
+        if version <= self.version:
+            raise CommonweightError("E1606", f"policy version {version} is not newer than {self.version}")
+        self.version, self._policy = version, policy
+
+    def submit(self, requests: Iterable[Request]) -> None:
+        """Queue prompts."""
+        self._queue.extend(requests)
+
+    @property
+    def running(self) -> int:
+        """Rows in flight."""
+        return sum(len(lane.rows) for lane in self._lanes)
+
+    @property
+    def waiting(self) -> int:
+        """Prompts that have not started."""
+        return len(self._queue)
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Complete all, in the order of ``requests``; their tags are ignored."""
+        self.submit(Request(r.prompt, r.key, i, r.position, r.max_new) for i, r in enumerate(requests))
+        done: list[Completion | None] = [None] * len(requests)
+        while self._queue or self._lanes:
+            for completion in self.step():
+                done[completion.tag] = completion
+        return [c for c in done if c is not None]
+
+    def step(self) -> list[Completion]:
+        """Start what fits, then sample one token in every row; returns what ended."""
+        free = self.slots - self.running
+        if self._queue and free >= min(len(self._queue), max(1, self.slots // 4)):
+            self._start([self._queue.popleft() for _ in range(min(free, len(self._queue)))])
+        done: list[Completion] = []
+        for lane in self._lanes:
+            done += self._advance(lane)
+        self._lanes = [lane for lane in self._lanes if lane.rows]
+        return done
+
+    def _start(self, requests: list[Request]) -> None:
+        """A new lane: every distinct prompt is read once, then its cache is repeated for its samples."""
+        if self._policy is None:
+            raise CommonweightError("E1606", "no policy version is loaded yet")
+        prompts = list(dict.fromkeys(r.prompt for r in requests))
+        order = {prompt: i for i, prompt in enumerate(prompts)}
+        longest = max(map(len, prompts))
+        tokens = torch.zeros((len(prompts), longest), dtype=torch.int64)
+        start = torch.tensor([longest - len(p) for p in prompts])
+        for row, prompt in enumerate(prompts):
+            tokens[row, longest - len(prompt) :] = torch.tensor(prompt)
+        cache, logits, hidden = self._policy.prefill(tokens, start)
+        rows = torch.tensor([order[r.prompt] for r in requests])
+        if len(requests) != len(prompts):
+            self._policy.keep(cache, rows)
+            logits, hidden = logits[rows], hidden[rows]
+        limit = [r.max_new or self.sampling.max_new for r in requests]
+        count, chunk = len(requests), self.proving.chunk if self.proving else 0
+        self._lanes.append(
+            _Lane(
+                self.version,
+                self._policy,
+                cache,
+                logits,
+                hidden,
+                requests,
+                np.array([r.key for r in requests], dtype=np.uint64),
+                np.array([r.position for r in requests], dtype=np.int64),
+                np.array(limit, dtype=np.int64),
+                np.zeros((count, max(limit)), dtype=np.int32),
+                np.zeros((count, max(limit)), dtype=np.float32),
+                torch.zeros((count, chunk, self._policy.dim), dtype=torch.bfloat16),
+                [[] for _ in requests],
+                ends=np.zeros(count, dtype=np.int64),
+            )
+        )
+
+    def _advance(self, lane: _Lane) -> list[Completion]:
+        at = lane.step
+        chosen, logprobs = self._choose(lane)
+        lane.tokens[:, at] = chosen
+        lane.logprobs[:, at] = logprobs
+        if self.proving:
+            lane.window[:, at % self.proving.chunk] = lane.hidden
+        lane.step = at + 1
+        over = (chosen == self.sampling.stop) | (lane.limit <= lane.step)
+        lane.ends[(lane.ends == 0) & over] = lane.step
+        live = lane.ends == 0
+        done: list[Completion] = []
+        boundary = self.proving is not None and lane.step % self.proving.chunk == 0
+        if not live.any() or lane.step % COMPACT_STEPS == 0 or boundary:
+            done = self._compact(lane, live, boundary)
+        if lane.rows:
+            token = torch.from_numpy(lane.tokens[:, at].astype(np.int64))
+            lane.logits, lane.hidden = lane.policy.decode(lane.cache, token)
+        return done
+
+    def _choose(self, lane: _Lane) -> tuple[npt.NDArray[np.int64], Floats]:
+        """The seeded choice of every row and its log-probability at the sampling temperature."""
+        rule = self.sampling.rule
+        chosen = seeded.sample(lane.logits, lane.keys, lane.first + lane.step, rule)
+        scaled = lane.logits if rule.temperature in (0, 1) else lane.logits / rule.temperature
+        picked = scaled.gather(-1, torch.from_numpy(chosen)[:, None])[:, 0]
+        return chosen, (picked - torch.logsumexp(scaled, dim=-1)).numpy()
+
+    def _compact(self, lane: _Lane, live: npt.NDArray[np.bool_], boundary: bool) -> list[Completion]:
+        """Hand out the rows that ended and drop them; make the proofs that are due."""
+        ended = np.flatnonzero(~live)
+        if self.proving:
+            self._prove(lane, np.arange(len(live)) if boundary else ended)
+        done = [self._completion(lane, int(row)) for row in ended]
+        if ended.size:
+            kept = np.flatnonzero(live)
+            index = torch.from_numpy(kept)
+            lane.rows = [lane.rows[i] for i in kept]
+            lane.proofs = [lane.proofs[i] for i in kept]
+            for name in ("keys", "first", "limit", "tokens", "logprobs", "ends"):
+                setattr(lane, name, getattr(lane, name)[kept])
+            lane.window = lane.window[index]
+            if kept.size:
+                lane.policy.keep(lane.cache, index)
+        return done
+
+    def _prove(self, lane: _Lane, rows: npt.NDArray[np.int64]) -> None:
+        """Proofs of the chunk that lies in the window; positions behind a row's end count as zeros."""
+        assert self.proving is not None
+        if not rows.size:
+            return
+        chunk, begin = self.proving.chunk, (lane.step - 1) // self.proving.chunk * self.proving.chunk
+        ends = np.where(lane.ends[rows] > 0, lane.ends[rows], lane.step) - begin
+        rows, ends = rows[ends > 0], ends[ends > 0]
+        window = lane.window[torch.from_numpy(rows)]
+        window[torch.arange(chunk) >= torch.from_numpy(ends)[:, None]] = 0
+        built = toploc.build(window.reshape(-1, lane.policy.dim), self.proving.topk, chunk)
+        for row, proof in zip(rows, built, strict=True):
+            lane.proofs[row].append(toploc.encode([proof]))
+
+    def _completion(self, lane: _Lane, row: int) -> Completion:
+        end = int(lane.ends[row])
+        return Completion(
+            lane.rows[row].tag,
+            lane.version,
+            lane.tokens[row, :end].copy(),
+            lane.logprobs[row, :end].copy(),
+            bool(lane.tokens[row, end - 1] == self.sampling.stop),
+            b"".join(lane.proofs[row]),
+        )
