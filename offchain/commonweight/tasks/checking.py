@@ -162,18 +162,18 @@ def open_work(case: Case) -> Opened:
     try:
         header = Header.decode(case.read(case.root, merkle.LEAF, TREE_HEADER, 0))
         meta = codec.decode(Meta, case.read(header.meta_root, META_BYTES, TREE_HEADER, 0))
-        _require(
+        require(
             header.step_count == header.trajectory_count == count, "the header does not list every segment"
         )
         lanes = fixed.padded(parameter_count(spec.model))
-        _require(header.update_length == lanes, "the update has another length than the model")
-        _bind(case, meta)
+        require(header.update_length == lanes, "the update has another length than the model")
+        bind(case, meta)
         size = count * merkle.LEAF
         steps = unpack(StepLeaf, case.read(header.step_root, size, TREE_HEADER, 0), count)
         trajectories = unpack(TrajectoryLeaf, case.read(header.trajectory_root, size, TREE_HEADER, 0), count)
     except EncodingError as error:
         raise Fault(TREE_HEADER, 0, f"malformed commitment: {error.message}") from error
-    _require(meta.end_state == steps[-1].post, "the end state is not the one of the last segment")
+    require(meta.end_state == steps[-1].post, "the end state is not the one of the last segment")
     case.evidence["leaves"] += 2 * count
     return Opened(header, steps, trajectories)
 
@@ -186,12 +186,12 @@ def check_chain(case: Case, opened: Opened, index: int) -> None:
         raise Fault(TREE_STEPS, index, f"the segment does not start from {reason}")
 
 
-def _require(ok: bool, reason: str) -> None:
+def require(ok: bool, reason: str) -> None:
     if not ok:
         raise Fault(TREE_HEADER, 0, reason)
 
 
-def _bind(case: Case, meta: Meta) -> None:
+def bind(case: Case, meta: Meta) -> None:
     lease, spec = case.lease, case.spec
     wanted = Meta(
         chain_id=lease.chain_id,
@@ -208,7 +208,7 @@ def _bind(case: Case, meta: Meta) -> None:
         profile=spec.verification.profile,
     )
     for name in Meta.__dataclass_fields__:
-        _require(getattr(meta, name) == getattr(wanted, name), f"the work is bound to another {name}")
+        require(getattr(meta, name) == getattr(wanted, name), f"the work is bound to another {name}")
 
 
 def _state(case: Case, root: bytes, tree: int, leaf: int) -> TrainState:

@@ -129,8 +129,23 @@ def assemble(
     cheated: bool = False,
 ) -> Product:
     """Tie records, states (after each segment) and update into one work. ``update`` is the encoded artifact."""
-    steps = pack([r.step for r in records])
-    trajectories = pack([r.trajectory for r in records])
+    steps, trajectories = [r.step for r in records], [r.trajectory for r in records]
+    pieces = [*states, *(r.proof for r in records)]
+    return assemble_leaves(spec, lease, steps, trajectories, pieces, update, blinding, cheated)
+
+
+def assemble_leaves(
+    spec: Spec,
+    lease: Lease,
+    steps: list[StepLeaf],
+    trajectories: list[TrajectoryLeaf],
+    pieces: list[bytes],
+    update: bytes,
+    blinding: bytes,
+    cheated: bool = False,
+) -> Product:
+    """Tie leaves, the artifacts ``pieces`` that they name, and the encoded update into one work."""
+    step_list, trajectory_list = pack(steps), pack(trajectories)
     meta = codec.encode(
         Meta(
             chain_id=lease.chain_id,
@@ -142,21 +157,20 @@ def assemble(
             spec=spec.root,
             base=lease.base,
             seed=lease.seed,
-            end_state=records[-1].step.post,
+            end_state=steps[-1].post,
             blinding=blinding,
             profile=spec.verification.profile,
         )
     )
-    pieces = [steps, trajectories, meta, update, *states, *(r.proof for r in records)]
-    artifacts = {merkle.root(piece): piece for piece in pieces}
+    artifacts = {merkle.root(piece): piece for piece in (step_list, trajectory_list, meta, update, *pieces)}
     header = Header(
         update_root=merkle.root(update),
         update_length=len(update) // 4,
-        trajectory_root=merkle.root(trajectories),
-        trajectory_count=len(records),
-        step_root=merkle.root(steps),
-        step_count=len(records),
+        trajectory_root=merkle.root(trajectory_list),
+        trajectory_count=len(trajectories),
+        step_root=merkle.root(step_list),
+        step_count=len(steps),
         meta_root=merkle.root(meta),
     )
     artifacts[header.root] = header.encode()
-    return Product(header, artifacts, records[-1].step.loss, cheated)
+    return Product(header, artifacts, steps[-1].loss, cheated)
