@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from ..core.fixed import ModelVersion
-from ..core.spec import MergeSpec, ModelSpec, Spec, TaskFile
+from ..core.spec import Spec, TaskFile
 from ..core.verdict import Verdict
 from .lease import Checkpoint, Lease, Product
 
@@ -35,10 +36,20 @@ class TaskKind(Protocol):
     def train(self) -> TrainFunction:
         """The honest trainer."""
 
+    @property
+    def cheats(self) -> Mapping[str, TrainFunction]:
+        """Named forgers, for demonstrations and tests."""
+
     def parameters(self, spec: Spec) -> int:
         """Number of weights of the task's model."""
 
-    def initial_version(self, model: ModelSpec, merge: MergeSpec) -> ModelVersion:
+    def units(self, spec: Spec) -> int:
+        """Pieces of a work that a seat can draw, 0 to this exclusive."""
+
+    def load_data(self, task: TaskFile, folder: Path) -> bytes:
+        """The task's data artifact; paths in the task file are relative to ``folder``."""
+
+    def initial_version(self, task: TaskFile, folder: Path) -> ModelVersion:
         """The version that a task starts from."""
 
     def build_spec(self, task: TaskFile, data: bytes, initial: ModelVersion) -> Spec:
