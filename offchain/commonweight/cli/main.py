@@ -74,6 +74,29 @@ def demo(
     raise typer.Exit(run_demo(plan, json_))
 
 
+@app.command("demo-rl")
+def demo_rl(
+    attack: Annotated[
+        str, typer.Option(help="What trainer-1 does: none, resampling, editing, inflating, ...")
+    ] = "none",
+    rounds: Annotated[int, typer.Option(min=1, max=64)] = 6,
+    trainers: Annotated[int, typer.Option(min=1, max=16)] = 3,
+    validators: Annotated[int, typer.Option(min=1, max=16)] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the first run.")] = 7,
+    seeds: Annotated[int, typer.Option(min=1, max=16, help="How many runs, one after the other.")] = 2,
+    runs: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("runs"),
+    json_: JsonOut = False,
+) -> None:
+    """Learn a task by reinforcement on a local chain: rollouts, learning and checking in real processes."""
+    from .demo_rl import RlPlan, run_demo_rl
+
+    plans = [
+        RlPlan(attack=attack, rounds=rounds, trainers=trainers, validators=validators, seed=s, runs=runs)
+        for s in range(seed, seed + seeds)
+    ]
+    raise typer.Exit(run_demo_rl(plans, json_))
+
+
 @key_app.command("new")
 def key_new(path: Path, password_file: Password = None) -> None:
     """Make a new key and write its keystore file (0600)."""

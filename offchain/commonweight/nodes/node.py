@@ -25,7 +25,7 @@ from ..core.state import Poll, Round, State, Task, Work, fold
 from ..shardcast.fetch import Library
 from ..shardcast.server import ArtifactServer
 from ..shardcast.store import Store
-from ..tasks import pretrain
+from ..tasks.kinds import parameters
 from .jobs import Jobs
 from .lineage import Lineage
 from .metrics import Metrics
@@ -78,7 +78,7 @@ class Node:
         self.block = 0
         self._seen = b""
         self.jobs = Jobs(self._job_failed)
-        self.lineage = Lineage(self.get, kit.store.put, pretrain.parameters)
+        self.lineage = Lineage(self.get, kit.store.put, parameters)
         self.stop = threading.Event()
         self._paused: dict[str, int] = {}
         self.handlers: dict[Duty, Callable[..., None]] = {

@@ -7,8 +7,7 @@ from typing import Any
 
 from ..core.errors import CommonweightError
 from ..core.spec import Economy, Spec, TaskFile
-from ..tasks import data as sources
-from ..tasks import pretrain
+from ..tasks.kinds import task_kind
 from .node import Node
 
 DEADLINE_S = 120.0
@@ -40,9 +39,9 @@ def params_of(e: Economy) -> tuple[Any, ...]:
 
 def make_spec(task: TaskFile, base: Path, put: Any) -> Spec:
     """Build data, initial model and spec, and keep them as artifacts with ``put``."""
-    data = sources.load(task.data, base)
-    initial = pretrain.initial_version(task.model, task.merge)
-    spec = pretrain.build_spec(task, data, initial)
+    kind = task_kind(task.kind)
+    data, initial = kind.load_data(task, base), kind.initial_version(task, base)
+    spec = kind.build_spec(task, data, initial)
     for artifact in (data, initial.encode(), spec.encode()):
         put(artifact)
     return spec

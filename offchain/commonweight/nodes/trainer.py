@@ -13,7 +13,7 @@ from ..core.duties import Duty, Todo
 from ..core.seeds import lease_seed, seal_of
 from ..core.state import Round, Task, Work
 from ..core.works import Header
-from ..tasks import cheats, pretrain
+from ..tasks.kinds import task_kind
 from ..tasks.lease import Lease, Product
 from .node import Kit, Node, Settings
 
@@ -94,7 +94,8 @@ class Trainer(Node):
         base = self.lineage.version(task, round_.base)
         blinding = self.kit.journal.recall(f"blinding:{key}") or secrets.token_bytes(32)
         self.kit.journal.remember(f"blinding:{key}", blinding)
-        train = cheats.CHEATS[self.settings.attack] if self.settings.attack != "none" else pretrain.train
+        kind = task_kind(spec.kind)
+        train = kind.cheats[self.settings.attack] if self.settings.attack != "none" else kind.train
         with self.kit.metrics.timed("train", task=task.id, round=round_.index, slot=work.slot) as extra:
             product = train(spec, data, base, lease, blinding=blinding, checkpoint=self._checkpoint(key))
             extra |= {"loss": product.loss, "cheated": product.cheated, "root": product.root}
@@ -142,7 +143,7 @@ class Trainer(Node):
 
 
 class StoreCheckpoint:
-    """Where `pretrain.train` saves each finished segment, and finds it again after a crash."""
+    """Where a kind's `train` saves each finished segment, and finds it again after a crash."""
 
     def __init__(self, kit: Kit, key: str) -> None:
         self._kit = kit

@@ -20,7 +20,7 @@ from ..core.spec import Spec
 from ..core.state import Dispute, Poll, Round, Task, Work
 from ..core.verdict import Outcome, Verdict, vote_word
 from ..core.works import WITHHELD
-from ..tasks import checking
+from ..tasks.kinds import task_kind
 from ..tasks.lease import Lease
 from .node import Kit, Node, Settings
 from .trainer import lease_of
@@ -105,11 +105,10 @@ class Validator(Node):
     def _check(self, task: Task, round_: Round, work: Work, poll: Poll, seat: int, seed: bytes) -> Verdict:
         spec = self.lineage.spec(task)
         drawn = [s for s in poll.members if is_drawn(seed, work.slot, s, poll.seats, poll.want)]
-        segments = audit_segments(
-            seed, work.slot, spec.training.segments, spec.verification.checks, seat, drawn
-        )
+        kind = task_kind(spec.kind)
+        segments = audit_segments(seed, work.slot, kind.units(spec), spec.verification.checks, seat, drawn)
         with self.kit.metrics.timed("check", task=task.id, round=round_.index, slot=work.slot) as extra:
-            verdict = checking.check(*self._question(task, round_, work), segments=segments, fetch=self.get)
+            verdict = kind.check(*self._question(task, round_, work), segments=segments, fetch=self.get)
             extra |= {"segments": segments, "outcome": verdict.outcome.value, "reason": verdict.reason}
             extra |= {"tree": verdict.tree, "leaf": verdict.leaf, "evidence": dict(verdict.evidence)}
         return verdict
@@ -139,9 +138,8 @@ class Validator(Node):
                 guilty = 0 if right == proposed else 1
                 extra |= {"outcome": "guilty" if guilty else "innocent"}
                 return [vote_word(0, 0, guilty)]
-            verdict = checking.judge_leaf(
-                *self._question(task, round_, work), dispute.tree, dispute.leaf, self.get
-            )
+            question = self._question(task, round_, work)
+            verdict = task_kind(question[0].kind).judge_leaf(*question, dispute.tree, dispute.leaf, self.get)
             extra |= {"outcome": verdict.outcome.value, "reason": verdict.reason}
         if verdict.outcome is Outcome.ERROR:
             return []

@@ -25,6 +25,7 @@ from ..core.state import State
 from ..shardcast.fetch import Library
 from ..shardcast.server import ArtifactServer
 from ..shardcast.store import Store
+from ..tasks.kinds import cheat_names
 from .metrics import Metrics
 from .node import Kit, Node, Settings
 from .publisher import Publisher, Relay
@@ -76,6 +77,10 @@ def serve_node(node: Node) -> None:
 @contextmanager
 def open_node(config: NodeConfig) -> Iterator[Node]:
     """Open everything a node owns, checked, in the order in which it must be closed again."""
+    if config.attack != "none" and config.attack not in cheat_names():
+        raise CommonweightError(
+            "E1904", f"unknown attack `{config.attack}`", f"one of: none, {', '.join(cheat_names())}"
+        )
     config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     account = keys.load(config.key, keys.read_password(config.password_file))
     chain = Chain.connect(config.rpc, load_deployment(config.deployment), confirmations=config.confirmations)

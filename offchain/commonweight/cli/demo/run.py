@@ -15,7 +15,7 @@ from rich.console import Console
 from ...chain.devnet import Devnet
 from ...core.errors import CommonweightError
 from ...core.state import Task
-from ...tasks.cheats import CHEATS
+from ...tasks.kinds import cheat_names
 from . import report
 from .spectator import Spectator
 from .view import View
@@ -29,8 +29,8 @@ __all__ = ["DemoPlan", "run_demo"]
 
 def run_demo(plan: DemoPlan, as_json: bool) -> int:
     """Run the demo; 0 when every check of `report.checks` holds, 1 when one does not, 130 when interrupted."""
-    if plan.attack != "none" and plan.attack not in CHEATS:
-        known = ", ".join(["none", *sorted(CHEATS)])
+    if plan.attack != "none" and plan.attack not in cheat_names():
+        known = ", ".join(["none", *cheat_names()])
         raise CommonweightError("E1904", f"unknown attack `{plan.attack}`", f"one of: {known}")
     console = Console(stderr=as_json)
     folder = _new_folder(plan.runs)

@@ -13,7 +13,7 @@ from ...core.state import State, Task, fold
 from ...nodes.lineage import Lineage
 from ...shardcast.fetch import Library
 from ...shardcast.store import Store
-from ...tasks import pretrain
+from ...tasks.kinds import parameters, task_kind
 
 
 class Spectator:
@@ -25,7 +25,7 @@ class Spectator:
         self.state = State()
         store = Store(home)
         library = Library(store, sources=lambda: list(self.state.endpoints.values()), allow_private=True)
-        self.lineage = Lineage(library.get, store.put, pretrain.parameters)
+        self.lineage = Lineage(library.get, store.put, parameters)
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._losses: dict[int, float] = {}
         self._running: dict[int, Future[float]] = {}
@@ -55,9 +55,9 @@ class Spectator:
         return known
 
     def _evaluate(self, task: Task, root: bytes) -> float:
-        pretrain.pin()
         spec = self.lineage.spec(task)
-        return pretrain.evaluate(spec, self.lineage.data(task), self.lineage.version(task, root))
+        version = self.lineage.version(task, root)
+        return task_kind(spec.kind).evaluate(spec, self.lineage.data(task), version)
 
     def close(self) -> None:
         """Stop measuring."""
