@@ -6,7 +6,7 @@ NODE := node_modules/.bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-python test-contracts lint fmt types contracts lock clean
+.PHONY: help setup demo test test-fast test-python test-contracts lint fmt types contracts lock clean demo-rl bench-rl
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,3 +44,11 @@ lock: setup ## choose newer dependencies and pin them by hash
 
 clean: ## remove what set-up, builds and runs made
 	rm -rf .venv node_modules build dist reports .commonweight .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Reinforcement learning
+
+demo-rl: setup ## learn by reinforcement on a local chain with 3 trainers, 2 seeds, plotted
+	@$(BIN)/commonweight demo-rl $(ARGS)
+
+bench-rl: setup ## measure rollouts, proofs, asynchrony and cheats beside Hugging Face generate()
+	@$(BIN)/python -m tests.benchmarks.rl $(ARGS)

@@ -34,7 +34,7 @@ contract Protocol {
     }
 
     /// The address that this contract's creation number `nonce` (1..127) gets: keccak of RLP([this, nonce]).
-    function _created(uint8 nonce) private view returns (address) {
+    function _created(uint8 nonce) internal view virtual returns (address) {
         return address(uint160(uint256(keccak256(abi.encodePacked(hex"d694", address(this), nonce)))));
     }
 }

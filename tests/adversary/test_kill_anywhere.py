@@ -6,12 +6,15 @@ import signal
 from collections import deque
 from pathlib import Path
 
+import pytest
+
 from commonweight.chain.faults import FAULT_POINTS
 from commonweight.cli.demo import report
 from commonweight.cli.demo.world import DemoPlan, Participant, World
 from commonweight.core.state import WorkState
 from tests.support import small_world, wait_for
 
+pytestmark = [pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(600)]
 TRANSITIONS = ("planned", "signed", "sent", "seen", "confirmed")
 EFFECTS = {"trainer": ("claim", "submit", "open"), "validator": ("seal", "reveal", "settle")}
 
@@ -61,7 +64,7 @@ def test_kill_anywhere_changes_nothing(tmp_path: Path) -> None:
             for victim in victims:
                 victim.mind()
 
-        task = wait_for(spectator, lambda t: t.finished and not world.running(), mind)
+        task = wait_for(spectator, lambda t: t.finished and not world.running(), mind, limit=540)
         for victim in victims:
             done = set(victim.kills)
             missed = [(p, e) for e in EFFECTS[victim.who.role] for p in TRANSITIONS if (p, e) not in done]

@@ -27,6 +27,7 @@ interface Vm {
     function prank(address sender) external;
     function expectRevert(bytes calldata data) external;
     function expectRevert(bytes4 selector) external;
+    function expectPartialRevert(bytes4 selector) external;
     function expectEmit(address emitter) external;
     function envOr(string calldata name, uint256 value) external view returns (uint256);
     function readFile(string calldata path) external view returns (string memory);

@@ -6,7 +6,43 @@ import {Panel} from "../../contracts/Panel.sol";
 import {Protocol} from "../../contracts/Protocol.sol";
 import {Tasks} from "../../contracts/Tasks.sol";
 import {Dispute, State} from "../../contracts/libraries/Types.sol";
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {Base} from "./Base.sol";
+
+/// A deployment on a chain that gives one contract another address than Ethereum would.
+abstract contract Elsewhere is Protocol {
+    constructor(IERC20 token_) Protocol(token_, 1000e18, 1 days, 1e17) {}
+
+    function odd() internal pure virtual returns (uint8);
+
+    function _created(uint8 nonce) internal view override returns (address) {
+        return super._created(nonce == odd() ? 9 : nonce);
+    }
+}
+
+contract Elsewhere2 is Elsewhere {
+    constructor(IERC20 token_) Elsewhere(token_) {}
+
+    function odd() internal pure override returns (uint8) {
+        return 2;
+    }
+}
+
+contract Elsewhere3 is Elsewhere {
+    constructor(IERC20 token_) Elsewhere(token_) {}
+
+    function odd() internal pure override returns (uint8) {
+        return 3;
+    }
+}
+
+contract Elsewhere4 is Elsewhere {
+    constructor(IERC20 token_) Elsewhere(token_) {}
+
+    function odd() internal pure override returns (uint8) {
+        return 4;
+    }
+}
 
 contract CourtTest is Base {
     uint256 private t;
@@ -139,6 +175,16 @@ contract CourtTest is Base {
         emit Panel.Voted(jury, 1, word(0, 0, 7), false);
         _reveal(jury, 1, votes2(word(0, 0, 7), word(1, 0, 1)));
         eq(court.dispute(d).hard, 0, "nothing counted");
+    }
+
+    /// Where addresses come out differently, nothing is deployed at all.
+    function test_miswired() external {
+        vm.expectPartialRevert(Protocol.Miswired.selector);
+        new Elsewhere2(token);
+        vm.expectPartialRevert(Protocol.Miswired.selector);
+        new Elsewhere3(token);
+        vm.expectPartialRevert(Protocol.Miswired.selector);
+        new Elsewhere4(token);
     }
 
     function test_wiring() external view {

@@ -167,3 +167,28 @@ def test_logs_of_a_node_that_lacks_the_last_block_are_not_believed() -> None:
     with pytest.raises(CommonweightError) as caught:
         history.events(0, 9)
     assert caught.value.code == "E1203"
+
+
+def test_an_answer_that_drips_is_given_up_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        done = threading.Event()
+
+        def drip() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+                while not done.wait(0.02):
+                    try:
+                        peer.sendall(b" ")
+                    except OSError:
+                        return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        rpc = Rpc(f"http://127.0.0.1:{server.getsockname()[1]}", timeout_s=0.3, attempts=1)
+        with pytest.raises(CommonweightError, match="Timeout") as caught:
+            rpc.call("eth_blockNumber")
+        done.set()
+        thread.join()
+        assert caught.value.code == "E1203"

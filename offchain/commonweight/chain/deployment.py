@@ -23,7 +23,7 @@ from eth_utils.crypto import keccak
 from ..core.errors import CommonweightError
 
 FORMAT = 1
-LOCAL_CHAIN = 31337
+LOCAL_CHAINS = (31337, 1337)  # Anvil, Ganache
 TOKEN = 10**18
 MODULES = ("Vault", "Panel", "Tasks", "Court")
 CONTRACTS = ("Token", "Protocol", *MODULES)
@@ -134,7 +134,7 @@ def execute(ledger: Ledger, config: DeployConfig) -> Record:
 
 def require_allowed(config: DeployConfig, chain_id: int, test_token: bool) -> None:
     """A test token that anybody can mint belongs on a local chain, or on a testnet on request. Raises E1209."""
-    if config.token is None and chain_id != LOCAL_CHAIN and not test_token:
+    if config.token is None and chain_id not in LOCAL_CHAINS and not test_token:
         raise CommonweightError(
             "E1209",
             f"no reward token was named for chain {chain_id}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from ..core.events import Event
-from .client import Chain
+from .client import Chain, Head
 
 REMEMBERED = 256  # block hashes kept to find the common ancestor after a reorganisation
 
@@ -31,8 +31,8 @@ class Follower:
         """Number and hash of the last block that `events` covers."""
         return self._marks[-1] if self._marks else None
 
-    def poll(self) -> list[Event]:
-        """Read what is newly confirmed and return it; never waits for blocks.
+    def poll(self, head: Head | None = None) -> list[Event]:
+        """Read what is newly confirmed and return it; never waits for blocks. ``head``: the newest block, if just read.
 
         After a reorganisation below the cursor, `rewound` is True until the next call: `events` has lost its
         tail, and the caller folds it anew from the start (it already holds what this call returns). Raises
@@ -40,7 +40,7 @@ class Follower:
         `rewound` after an error too.
         """
         self.rewound = False
-        head = self._chain.head()
+        head = head or self._chain.head()
         if head.hash == self._done:
             return []
         self._rewind(head.number)

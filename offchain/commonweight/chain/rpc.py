@@ -4,24 +4,23 @@ passes here.
 
 from __future__ import annotations
 
+import itertools
+import json
 import random
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import requests
-from web3 import HTTPProvider
-from web3.types import RPCEndpoint
 
 from ..core.errors import CommonweightError
 
-T = TypeVar("T")
 RETRIES = 4  # attempts in all; with the pauses below an outage is reported after about two seconds
 PAUSE_S = 0.25
 BATCH = 100  # requests in one POST
+CHUNK, MAX_ANSWER = 1 << 16, 1 << 28  # bytes read at a time, and at most
 _EVM_WORDS = ("revert", "out of gas", "opcode", "stack")
 _BUSY = (429, 502, 503, 504)
 
@@ -58,12 +57,8 @@ class Rpc:
         self.place = _without_secrets(url)
         # Sockets are closed when the last user is gone, so that nobody has to remember it.
         self._closer = weakref.finalize(self, session.close)
-        self._provider = HTTPProvider(
-            url,
-            request_kwargs={"timeout": timeout_s, "stream": True},
-            session=session,
-            exception_retry_configuration=None,
-        )
+        self._session, self._timeout = session, timeout_s
+        self._ids = itertools.count(1)
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
@@ -71,27 +66,54 @@ class Rpc:
 
     def call(self, method: str, *params: Any) -> Any:
         """The result of one request."""
-        answer = self._send(lambda: self._provider.make_request(RPCEndpoint(method), params))
-        return _result(method, answer)
+        return _result(method, self._send(self._request(method, params)))
 
     def batch(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
         """The results of many requests, in their order; one error in a part of it raises."""
         results: list[Any] = []
         for first in range(0, len(calls), BATCH):
-            part = [(RPCEndpoint(method), tuple(params)) for method, params in calls[first : first + BATCH]]
-            answers: Any = self._send(partial(self._provider.make_batch_request, part))
+            part = [self._request(method, params) for method, params in calls[first : first + BATCH]]
+            answers = self._send(part)
             if not isinstance(answers, list) or len(answers) != len(part):
                 raise RpcError(
                     "batch", answers.get("error") if isinstance(answers, dict) else "not a batch answer"
                 )
-            results += [_result(method, answer) for (method, _), answer in zip(part, answers, strict=True)]
+            by_id = {answer.get("id"): answer for answer in answers if isinstance(answer, dict)}
+            results += [_result(request["method"], by_id.get(request["id"])) for request in part]
         return results
 
-    def _send(self, attempt: Callable[[], T]) -> T:
+    def _request(self, method: str, params: Sequence[Any]) -> dict[str, Any]:
+        return {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
+
+    def _post(self, request: Any) -> Any:
+        """One POST, read in large pieces: web3's own provider reads a streamed answer byte by byte, and without
+        streaming a slow answer has no deadline as a whole.
+        """
+        end, body = time.monotonic() + self._timeout, bytearray()
+        headers = {"content-type": "application/json"}
+        with self._session.post(
+            self.url,
+            json.dumps(request).encode(),
+            headers=headers,
+            timeout=self._timeout,
+            stream=True,
+            allow_redirects=False,
+        ) as response:
+            response.raise_for_status()
+            # read1 returns what has come, so that the deadline is looked at however slowly an answer drips
+            while part := response.raw.read1(CHUNK, decode_content=True):
+                body += part
+                if len(body) > MAX_ANSWER:
+                    raise ValueError("the answer is too long")
+                if time.monotonic() > end:
+                    raise requests.Timeout
+        return json.loads(body)
+
+    def _send(self, request: Any) -> Any:
         reason = ""
         for turn in range(self._attempts):
             try:
-                return attempt()
+                return self._post(request)
             except requests.HTTPError as error:
                 status = error.response.status_code if error.response is not None else 0
                 reason = f"it answered {status}"

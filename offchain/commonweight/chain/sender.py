@@ -62,14 +62,15 @@ class Sender:
             fault("requested", effect_id)
             return self._begin(wish, old.attempts if old else 0)
 
-    def pump(self) -> list[Effect]:
+    def pump(self, head: Head | None = None) -> list[Effect]:
         """Move every unfinished effect as far as it goes now; returns those that became final in this call.
 
-        Never waits for blocks. A final effect is returned again if a deep reorganisation undid it meanwhile.
-        Raises E1203 and E1206 when the chain does not answer; nothing is lost by that.
+        Never waits for blocks; ``head`` is the newest one, if it was just read. A final effect is returned
+        again if a deep reorganisation undid it meanwhile. Raises E1203 and E1206 when the chain does not
+        answer; nothing is lost by that.
         """
         with self._guard:
-            head = self._chain.head()
+            head = head or self._chain.head()
             waiting = self._journal.effects(PLANNED, SIGNED, sender=self.address)
             if head.hash == self._last_head and not waiting:
                 return []

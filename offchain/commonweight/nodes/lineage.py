@@ -65,6 +65,8 @@ class Lineage:
             raise CommonweightError(
                 "E1603", f"round {round_.index}: the version before it is not settled yet"
             )
+        if round_.skipped:
+            return before
         updates = (self.update(task, work.root) for work in round_.included if work.root is not None)
         version = fixed.merge(self.version(task, before), updates, self.spec(task).merge)
         return self._put(version.encode())

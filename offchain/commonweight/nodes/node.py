@@ -14,18 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..chain.client import Chain
+from ..chain.client import Chain, Head
+from ..chain.deployment import LOCAL_CHAINS
 from ..chain.follower import Follower
 from ..chain.journal import Journal
 from ..chain.sender import Refused, Sender
-from ..core.duties import Duty, Todo, cranks
+from ..core.duties import Duty, Todo, cranks, mask_final
 from ..core.errors import CommonweightError
 from ..core.hashing import abi_sha256
 from ..core.state import Poll, Round, State, Task, Work, fold
+from ..shardcast.address import AddressPolicy
 from ..shardcast.fetch import Library
 from ..shardcast.server import ArtifactServer
 from ..shardcast.store import Store
 from ..tasks.kinds import parameters
+<<<<<<< HEAD
+=======
+from .farewell import Farewell
+>>>>>>> main
 from .jobs import Jobs
 from .lineage import Lineage
 from .metrics import Metrics
@@ -79,6 +85,11 @@ class Node:
         self._seen = b""
         self.jobs = Jobs(self._job_failed)
         self.lineage = Lineage(self.get, kit.store.put, parameters)
+<<<<<<< HEAD
+=======
+        self.versions: dict[int, bytes] = {}
+        self.farewell = Farewell(AddressPolicy(kit.chain.chain_id in LOCAL_CHAINS))
+>>>>>>> main
         self.stop = threading.Event()
         self._paused: dict[str, int] = {}
         self.handlers: dict[Duty, Callable[..., None]] = {
@@ -129,24 +140,25 @@ class Node:
         if head.hash == self._seen and not self.jobs.collected():
             return
         self._seen = head.hash
-        self.follow()
-        for effect in self.kit.sender.pump():
+        self.follow(head)
+        for effect in self.kit.sender.pump(head):
             self.kit.metrics.write(
                 "effect", id=effect.effect_id, state=effect.state, gas=effect.gas_used, error=effect.error
             )
         self.prepare()
+        self.keep_up()
         self.collect()
         for todo in self.duties():
             if self.stop.is_set():
                 return
             self.attempt(todo)
 
-    def follow(self) -> None:
+    def follow(self, head: Head | None = None) -> None:
         """Fold what is new on the chain; a reorg folds everything again."""
-        head = self.kit.chain.head()
+        head = head or self.kit.chain.head()
         self.now, self.block = head.timestamp, head.number
         try:
-            events = self.kit.follower.poll()
+            events = self.kit.follower.poll(head)
         finally:
             # Also when reading on failed: what was cut off must not stay in the state.
             if self.kit.follower.rewound:
@@ -160,6 +172,7 @@ class Node:
         fresh = fold(self.kit.follower.events)
         for name in State.__slots__:
             setattr(self.state, name, getattr(fresh, name))
+        self.versions.clear()
 
     def attempt(self, todo: Todo) -> None:
         """Carry out one duty; what goes wrong is recorded and tried again at a later tick."""
@@ -171,6 +184,23 @@ class Node:
 
     def prepare(self) -> None:
         """Preconditions of the role, such as funds or a seat."""
+
+    def keep_up(self) -> None:
+        """Recompute each round's version when its mask is final, while everybody still serves what it takes."""
+        task = self.task
+        if task is None:
+            return
+        for index, round_ in sorted(task.rounds.items()):
+            if index in self.versions:
+                continue
+            known = round_.settled or mask_final(self.state, task, round_, self.now)
+            if not known or task.model_before(index) is None:
+                return
+            root = self.merged_root(task.id, index)
+            if root is None:
+                return
+            if round_.settled:
+                self.versions[index] = root
 
     def collect(self) -> None:
         """Pull what the Vault owes us once the task is over and we mean to leave."""
@@ -184,11 +214,22 @@ class Node:
         yield from cranks(self.state, self.me, self.now, self.block)
 
     def done(self) -> bool:
-        """The task is over, what we earned is in our wallet, and nothing of ours is in flight."""
+        """The task is over, its versions are verified, what we earned is in our wallet, nothing of ours is in
+        flight, and nobody needs us any more."""
         task = self.task
-        if task is None or not task.finished or self.jobs.busy or self.kit.sender.pending():
+        if task is None or not task.finished or self.kit.sender.pending() or self.state.free.get(self.me, 0):
             return False
-        return not self.state.free.get(self.me, 0)
+        return len(self.versions) == len(task.rounds) and not self.jobs.busy and self._said_farewell(task)
+
+    def _said_farewell(self, task: Task) -> bool:
+        if self.farewell.over():
+            return True
+        if not self.farewell.due():
+            return False
+        mine = {work.trainer for round_ in task.rounds.values() for work in round_.works.values()}
+        mine |= {task.publisher, *(seat.owner for seat in self.state.seats.values())}
+        others = [url for who, url in self.state.endpoints.items() if who in mine - {self.me}]
+        return not self.farewell.lacking(task.latest, others)
 
     def _job_failed(self, key: Hashable, error: BaseException) -> None:
         self.kit.metrics.write("problem", job=str(key), error=str(error))
@@ -298,7 +339,7 @@ class Node:
     def merged_root(self, task: int, index: int) -> bytes | None:
         """Root of the version after a round, recomputed here; None while the job runs."""
         found, round_ = self.round_of(task, index)
-        mask = sum(1 << work.slot for work in round_.included)
+        mask = None if round_.skipped else sum(1 << work.slot for work in round_.included)
 
         def work() -> bytes:
             with self.kit.metrics.timed("merge", task=task, round=index):
@@ -313,7 +354,7 @@ class Node:
         task = self.task
         if task is None:
             return
-        own = {i: self.lineage.merged(task, r).hex() for i, r in sorted(task.rounds.items())}
+        own = {i: root.hex() for i, root in sorted(self.versions.items())}
         result = {
             "role": self.role,
             "address": "0x" + self.me.hex(),

@@ -15,6 +15,7 @@ from eth_account.signers.local import LocalAccount
 
 from ..chain import keys
 from ..chain.client import Chain
+from ..chain.deployment import LOCAL_CHAINS
 from ..chain.deployment import load as load_deployment
 from ..chain.follower import Follower
 from ..chain.journal import Journal
@@ -38,7 +39,6 @@ ROLES: dict[str, type[Node]] = {
     "publisher": Publisher,
     "relay": Relay,
 }
-LOCAL_CHAIN = 31337
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
             library = Library(
                 store,
                 sources=lambda: [url for who, url in list(state.endpoints.items()) if who != sender.address],
-                allow_private=chain.chain_id == LOCAL_CHAIN,
+                allow_private=chain.chain_id in LOCAL_CHAINS,
             )
             kit = Kit(chain, Follower(chain), sender, journal, store, server, library, metrics, state)
             settings = Settings(

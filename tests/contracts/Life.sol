@@ -1,0 +1,641 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Panel} from "../../contracts/Panel.sol";
+import {Protocol} from "../../contracts/Protocol.sol";
+import {Beacon} from "../../contracts/libraries/Beacon.sol";
+import {
+    BURN,
+    Dispute,
+    Params,
+    Poll,
+    Round,
+    Seat,
+    State,
+    Task,
+    Votes,
+    Work
+} from "../../contracts/libraries/Types.sol";
+import {Base} from "./Base.sol";
+
+/// A guided life of the whole protocol: at each step it lists every move that the rules permit now, by its own reading
+/// of the rules, and makes one of them, drawn from a random number; sometimes nothing is done and time passes.
+/// No move may revert: a revert means that this reading and the contracts disagree. `finish` plays strangers only.
+contract Life is Base {
+    enum Kind {
+        PUBLISH,
+        CLOSE,
+        RECLAIM,
+        CLAIM,
+        SUBMIT,
+        OPEN,
+        EXPIRE,
+        TOUCH,
+        PROPOSE,
+        CONTEST,
+        ADVANCE,
+        SIT,
+        EXIT,
+        LEAVE,
+        TOP_UP,
+        SEED,
+        SEAL,
+        REVEAL,
+        SETTLE,
+        FORFEIT,
+        RULE,
+        DEPOSIT,
+        WITHDRAW,
+        ANNOUNCE,
+        WAIT,
+        MINE
+    }
+
+    /// What was reached; `reached` is asserted to be complete by the tests.
+    enum Mark {
+        WORK_CLAIMED,
+        WORK_SUBMITTED,
+        WORK_DISPUTED,
+        WORK_VALID,
+        WORK_SOFT,
+        WORK_HARD,
+        WORK_EXPIRED,
+        EXPIRED_UNSUBMITTED,
+        EXPIRED_UNOPENED,
+        ACQUITTED_OPENED,
+        ACQUITTED_UNOPENED,
+        DISPUTE_VALID,
+        DISPUTE_SOFT,
+        DISPUTE_HARD,
+        MERGE_KEPT,
+        MERGE_DROPPED,
+        ROUND_MERGED,
+        ROUND_SKIPPED,
+        ROUND_EMPTY_MASK,
+        ROUND_WITHOUT_WORK,
+        ROUND_OVERLAPPED,
+        TASK_CLOSED_EARLY,
+        TASK_RAN_OUT,
+        TASK_RECLAIMED,
+        POLL_ALL_SEALED,
+        POLL_ALL_REVEALED,
+        POLL_TIMED_OUT,
+        POLL_WITHOUT_SEATS,
+        POLL_BEACON_MISSED,
+        DATA_BEACON_MISSED,
+        VOTE_PAID,
+        VOTE_LOST,
+        BATCH_EMPTY,
+        BATCH_FORFEITED,
+        SEAT_LEFT,
+        SEAT_LEFT_POORER
+    }
+
+    /// One slot: what to do to which task, round and slot, or poll and seat.
+    struct Move {
+        Kind kind;
+        uint64 a;
+        uint64 b;
+        uint64 c;
+    }
+
+    uint256 private constant TRAINERS = 3;
+    uint256 private constant OWNERS = 4;
+    uint40 private constant DELAY = 200;
+
+    uint256 public moves;
+    mapping(Kind => uint256) public done;
+    mapping(Mark => uint256) public reached;
+    mapping(uint256 poll => mapping(uint256 seat => uint256[])) private _votes;
+    uint256 private _rnd;
+    uint256 private _firstPoll; // every earlier poll is over
+    mapping(uint256 poll => bool) private _over; // voting has ended and every batch is settled
+    uint256 private _patience; // how much rather than waiting this life makes a move
+    uint256 private _firstTask;
+    uint256 private _firstDispute;
+    uint256 private _permitted; // how many moves the last listing found
+    Move private _chosen; // one of them, each as likely as the others
+    bool private _strangersOnly;
+
+    function setUp() public override {
+        if (address(protocol) != address(0)) return;
+        super.setUp();
+        protocol = new Protocol(token, SEAT, DELAY, RISK_MIN);
+        (vault, panel, tasks, court) =
+        (protocol.vault(), protocol.panel(), protocol.tasks(), protocol.court());
+        delete people;
+        people.push(BURN);
+        _rich(publisher, 1_000_000 * UNIT);
+        _rich(aggregator, 100_000 * UNIT);
+        _rich(challenger, 100_000 * UNIT);
+        _rich(stranger, 100_000 * UNIT);
+        _trainers(TRAINERS);
+        for (uint256 i = 1; i <= OWNERS; i++) {
+            _rich(owner(i), 100_000 * UNIT);
+        }
+        (_firstPoll, _firstTask, _firstDispute) = (1, 1, 1);
+    }
+
+    // ---------------------------------------------------------------------------------------- the player
+
+    /// One move.
+    function step(uint256 random) public {
+        _rnd = uint256(keccak256(abi.encode(random, _rnd)));
+        if (moves == 0) {
+            _patience = 1 + 3 * _draw(2);
+            bool manned = _chance(8, 9); // one life in nine begins without validators
+            for (uint256 i = 0; manned && i < OWNERS; i++) {
+                _play(Move(Kind.SIT, 0, 0, 0));
+            }
+        }
+        _list();
+        uint256 n = _permitted;
+        // The more there is to do, the more seldom time passes; now and then everybody is late.
+        if (n == 0 || _chance(1, 3 + _patience * n)) _wait(1 + _draw(40));
+        else if (_chance(1, 60)) _wait(200);
+        else if (_chance(1, 120)) _mineMany();
+        else _play(_chosen);
+        moves += 1;
+    }
+
+    /// A whole life of `n` moves, then everything is brought home.
+    function live(uint256 random, uint256 n) external {
+        for (uint256 i = 0; i < n; i++) {
+            if (i == 0) moves = 0;
+            step(random);
+            if (i % 32 == 0) solvent();
+        }
+        finish();
+    }
+
+    /// I16: whatever happened, strangers' calls, the publisher's `close` and the seats' `exit` free every token.
+    function finish() public {
+        _strangersOnly = true;
+        for (uint256 t = _firstTask; t <= tasks.tasks(); t++) {
+            if (!tasks.task(t).closed) _play(Move(Kind.CLOSE, uint64(t), 0, 0));
+        }
+        for (uint256 s = 1; s <= panel.seats(); s++) {
+            Seat memory x = panel.seat(s);
+            if (x.owner != address(0) && x.exitAt == 0) _play(Move(Kind.EXIT, uint64(s), 0, 0));
+        }
+        uint256 start = block.timestamp;
+        _list();
+        for (uint256 i = 0; i < 2000 && (_permitted != 0 || !_quiet()); i++) {
+            _list();
+            if (_permitted != 0) _play(_chosen);
+            else _wait(60);
+        }
+        ok(_quiet(), "never stuck: everything ended");
+        ok(block.timestamp - start < 6000, "never stuck: it ends within a bounded time");
+        _everybodyOut();
+        _strangersOnly = false;
+    }
+
+    function _quiet() private view returns (bool) {
+        for (uint256 i = 1; i <= panel.seats(); i++) {
+            if (panel.seat(i).owner != address(0)) return false;
+        }
+        for (uint256 i = 0; i < taskPots.length; i++) {
+            if (vault.pot(address(tasks), taskPots[i]) != 0) return false;
+        }
+        return true;
+    }
+
+    function _everybodyOut() private {
+        solvent();
+        for (uint256 i = 1; i < people.length; i++) {
+            uint256 has = vault.free(people[i]);
+            vm.prank(people[i]);
+            vault.withdraw(has);
+        }
+        eq(vault.owed(), vault.free(BURN), "only what is burnt is left");
+        eq(token.balanceOf(address(vault)), vault.free(BURN), "and nothing more");
+        for (uint256 i = 1; i < people.length; i++) {
+            uint256 has = token.balanceOf(people[i]);
+            vm.prank(people[i]);
+            vault.deposit(has);
+        }
+    }
+
+    // ----------------------------------------------------------------------------- what is permitted now
+
+    function _add(Kind kind, uint256 a, uint256 b, uint256 c) private {
+        _permitted += 1;
+        if (_draw(_permitted) == 0) _chosen = Move(kind, uint64(a), uint64(b), uint64(c));
+    }
+
+    function _list() private {
+        _permitted = 0;
+        while (_firstTask <= tasks.tasks() && _taskOver(_firstTask)) _firstTask++;
+        for (uint256 t = _firstTask; t <= tasks.tasks(); t++) {
+            _listTask(t);
+        }
+        Seat[] memory seats = new Seat[](panel.seats() + 1);
+        for (uint256 s = 1; s < seats.length; s++) {
+            seats[s] = panel.seat(s);
+        }
+        uint256 polls = panel.polls();
+        while (_firstPoll <= polls && _over[_firstPoll]) _firstPoll++;
+        for (uint256 p = _firstPoll; p <= polls; p++) {
+            if (!_over[p]) _listPoll(p, seats);
+        }
+        while (_firstDispute <= court.disputes() && court.dispute(_firstDispute).outcome != State.NONE) {
+            _firstDispute++;
+        }
+        for (uint256 d = _firstDispute; d <= court.disputes(); d++) {
+            _listDispute(d);
+        }
+        _listSeats(seats);
+        if (_strangersOnly) return;
+        if (tasks.tasks() + 1 < _firstTask + 2) _add(Kind.PUBLISH, 0, 0, 0);
+        if (_chance(1, 40)) _add(Kind.DEPOSIT, _draw(people.length - 1) + 1, 0, 0);
+        if (_chance(1, 40)) _add(Kind.WITHDRAW, _draw(people.length - 1) + 1, 0, 0);
+        if (_chance(1, 60)) _add(Kind.ANNOUNCE, 0, 0, 0);
+    }
+
+    function _taskOver(uint256 t) private view returns (bool) {
+        Task memory x = tasks.task(t);
+        return
+            x.closed && x.pending == 0 && x.settled == x.begun && vault.pot(address(tasks), bytes32(t)) == 0;
+    }
+
+    function _listTask(uint256 t) private {
+        Task memory x = tasks.task(t);
+        bool home = x.closed && x.pending == 0 && x.settled == x.begun;
+        if (home && vault.pot(address(tasks), bytes32(t)) != 0) _add(Kind.RECLAIM, t, 0, 0);
+        if (!_strangersOnly && !x.closed && _chance(1, 80)) _add(Kind.CLOSE, t, 0, 0);
+        for (uint256 r = 0; r < x.begun; r++) {
+            _listRound(t, r, x, tasks.round(t, r));
+        }
+        if (_strangersOnly || x.closed || x.begun == x.params.rounds) return;
+        if (x.begun >= uint256(x.settled) + x.params.lag) return;
+        Round memory before;
+        if (x.begun > 0) before = tasks.round(t, x.begun - 1);
+        if (x.begun == 0 || before.poll != 0 || before.decidedAt != 0) _add(Kind.CLAIM, t, x.begun, 0);
+    }
+
+    function _listRound(uint256 t, uint256 r, Task memory x, Round memory rd) private {
+        bool claiming = rd.trainEnd == 0;
+        if (claiming && block.timestamp < rd.claimEnd && !_strangersOnly) _add(Kind.CLAIM, t, r, 0);
+        if (claiming && block.timestamp >= rd.claimEnd) _add(Kind.TOUCH, t, r, 0);
+        bool ended = rd.poll != 0 || rd.decidedAt != 0;
+        if (!claiming && !ended) {
+            bool readable = block.number > rd.beacon;
+            if (block.timestamp >= rd.trainEnd) _add(Kind.TOUCH, t, r, 0);
+            else if (rd.seed == 0 && readable) _add(Kind.TOUCH, t, r, 0);
+        }
+        for (uint256 s = 0; s < rd.claimed; s++) {
+            _listWork(t, r, s, rd, x.params);
+        }
+        if (r == x.settled) _listMerge(t, r, x, rd);
+    }
+
+    function _listWork(uint256 t, uint256 r, uint256 s, Round memory rd, Params memory p) private {
+        Work memory w = tasks.work(t, r, s);
+        if (w.state == State.CLAIMED && rd.trainEnd != 0) {
+            if (block.timestamp >= rd.trainEnd) _add(Kind.EXPIRE, t, r, s);
+            else if (_readable(rd) && !_strangersOnly) _add(Kind.SUBMIT, t, r, s);
+            return;
+        }
+        if (w.state != State.SUBMITTED && w.state != State.DISPUTED) return;
+        if (rd.poll == 0) return;
+        (, uint40 revealEnd) = panel.ends(rd.poll);
+        if (block.timestamp < revealEnd) return;
+        bool inTime = block.timestamp < uint256(revealEnd) + p.openT;
+        if (inTime && !w.opened && !_strangersOnly) _add(Kind.OPEN, t, r, s);
+        if (!inTime && w.state == State.SUBMITTED) _add(Kind.EXPIRE, t, r, s);
+    }
+
+    function _readable(Round memory rd) private view returns (bool) {
+        return rd.seed != 0 || (block.number > rd.beacon && blockhash(rd.beacon) != 0);
+    }
+
+    function _listMerge(uint256 t, uint256 r, Task memory x, Round memory rd) private {
+        if (rd.contest != 0) return;
+        if (rd.proposer != address(0)) {
+            if (block.timestamp >= uint256(rd.movedAt) + x.params.aggT) _add(Kind.ADVANCE, t, r, 0);
+            else if (!_strangersOnly) _add(Kind.CONTEST, t, r, 0);
+            return;
+        }
+        uint256 since = tasks.maskFinalAt(t, r);
+        if (since == 0 || block.timestamp < since) return;
+        if (rd.mask == 0) return _add(Kind.ADVANCE, t, r, 0);
+        if (!_strangersOnly) _add(Kind.PROPOSE, t, r, 0);
+        if (rd.movedAt > since) since = rd.movedAt;
+        if (r > 0 && tasks.round(t, r - 1).movedAt > since) since = tasks.round(t, r - 1).movedAt;
+        if (block.timestamp >= since + 4 * uint256(x.params.aggT)) _add(Kind.ADVANCE, t, r, 0);
+    }
+
+    function _listPoll(uint256 p, Seat[] memory seats) private {
+        Poll memory x = panel.poll(p);
+        bool known = x.seed != 0 || (block.number > x.beacon && blockhash(x.beacon) != 0);
+        bool sealing = block.timestamp < x.sealEnd;
+        if (sealing && x.seed == 0 && block.number > x.beacon && (_chance(1, 8) || !known)) {
+            _add(Kind.SEED, p, 0, 0);
+        }
+        bool over = block.timestamp >= x.revealEnd;
+        for (uint256 s = 1; s < seats.length; s++) {
+            Seat memory y = seats[s];
+            if (y.owner == address(0)) continue;
+            uint256 word = panel.sealedOf(p, s);
+            if (word != 0) over = false;
+            bool member = y.firstPoll <= p && (y.endPoll == 0 || p < y.endPoll);
+            if (word == 0 && sealing && member && known && !_strangersOnly) _add(Kind.SEAL, p, s, 0);
+            if (word == 0) continue;
+            bool revealed = word & 1 == 1;
+            bool reading = !sealing && block.timestamp < x.revealEnd;
+            if (!revealed && reading && x.seed != 0 && !_strangersOnly) _add(Kind.REVEAL, p, s, 0);
+            if (!revealed && block.timestamp >= x.revealEnd) _add(Kind.FORFEIT, p, s, 0);
+            if (revealed && _itemsFinal(p, s)) _add(Kind.SETTLE, p, s, 0);
+        }
+        _over[p] = over;
+    }
+
+    function _itemsFinal(uint256 p, uint256 s) private view returns (bool) {
+        uint256[] memory votes = _votes[p][s];
+        bool jury = panel.poll(p).asker == address(court);
+        for (uint256 i = 0; i < votes.length; i++) {
+            (bool isFinal,) = jury ? court.outcome(p, 0) : tasks.outcome(p, Votes.item(votes[i]));
+            if (!isFinal) return false;
+        }
+        return true;
+    }
+
+    function _listDispute(uint256 d) private {
+        Dispute memory x = court.dispute(d);
+        if (x.outcome != State.NONE) return;
+        (, uint40 revealEnd) = panel.ends(x.poll);
+        if (block.timestamp < revealEnd) return;
+        if (!x.merge) {
+            (, uint40 accusersEnd) = panel.ends(tasks.round(x.task, x.round).poll);
+            if (block.timestamp < accusersEnd) return;
+        }
+        _add(Kind.RULE, d, 0, 0);
+    }
+
+    function _listSeats(Seat[] memory seats) private {
+        for (uint256 s = 1; s < seats.length; s++) {
+            Seat memory x = seats[s];
+            if (x.owner == address(0)) continue;
+            if (x.exitAt != 0 && block.timestamp >= x.exitAt && x.reserved == 0) _add(Kind.LEAVE, s, 0, 0);
+            if (_strangersOnly) continue;
+            if (x.exitAt == 0 && _chance(1, 150)) _add(Kind.EXIT, s, 0, 0);
+            if (_chance(1, 100)) _add(Kind.TOP_UP, s, 0, 0);
+        }
+        if (!_strangersOnly && panel.active() < OWNERS && panel.seats() < 12 && _chance(1, 10)) {
+            _add(Kind.SIT, 0, 0, 0);
+        }
+    }
+
+    // -------------------------------------------------------------------------------------- the moves
+
+    function _play(Move memory m) private {
+        done[m.kind] += 1;
+        if (m.kind <= Kind.ADVANCE) _playTask(m);
+        else if (m.kind <= Kind.TOP_UP) _playSeat(m);
+        else if (m.kind <= Kind.RULE) _playPoll(m);
+        else _playMoney(m);
+    }
+
+    function _playTask(Move memory m) private {
+        (uint256 t, uint256 r, uint256 s) = (m.a, m.b, m.c);
+        if (m.kind == Kind.PUBLISH) {
+            _publish(_terms());
+        } else if (m.kind == Kind.CLOSE) {
+            vm.prank(publisher);
+            tasks.close(t);
+            reached[Mark.TASK_CLOSED_EARLY] += 1;
+        } else if (m.kind == Kind.RECLAIM) {
+            vm.prank(stranger);
+            tasks.reclaim(t);
+            reached[Mark.TASK_RECLAIMED] += 1;
+        } else if (m.kind == Kind.CLAIM) {
+            if (r == tasks.task(t).begun && r > tasks.task(t).settled) reached[Mark.ROUND_OVERLAPPED] += 1;
+            _claim(t, r, tasks.round(t, r).claimed, trainer(_draw(TRAINERS)));
+            reached[Mark.WORK_CLAIMED] += 1;
+        } else if (m.kind == Kind.SUBMIT) {
+            _submit(t, r, s);
+            reached[Mark.WORK_SUBMITTED] += 1;
+            if (tasks.round(t, r).poll != 0) _polled(tasks.round(t, r).poll);
+        } else if (m.kind == Kind.OPEN) {
+            _open(t, r, s);
+            if (tasks.work(t, r, s).state == State.VALID) reached[Mark.WORK_VALID] += 1;
+        } else if (m.kind == Kind.EXPIRE) {
+            bool submitted = tasks.work(t, r, s).state == State.SUBMITTED;
+            vm.prank(stranger);
+            tasks.expire(t, r, s);
+            reached[Mark.WORK_EXPIRED] += 1;
+            reached[submitted ? Mark.EXPIRED_UNOPENED : Mark.EXPIRED_UNSUBMITTED] += 1;
+        } else if (m.kind == Kind.TOUCH) {
+            _touch(t, r);
+        } else {
+            _playMerge(m.kind, t, r);
+        }
+    }
+
+    function _touch(uint256 t, uint256 r) private {
+        Round memory before = tasks.round(t, r);
+        vm.prank(stranger);
+        tasks.touch(t, r);
+        Round memory x = tasks.round(t, r);
+        if (x.poll != 0) _polled(x.poll);
+        else if (x.decidedAt != 0) reached[Mark.ROUND_WITHOUT_WORK] += 1;
+        else if (before.beacon != 0 && x.beacon != before.beacon) reached[Mark.DATA_BEACON_MISSED] += 1;
+    }
+
+    function _playMerge(Kind kind, uint256 t, uint256 r) private {
+        if (kind == Kind.PROPOSE) {
+            _propose(t, r, keccak256(abi.encode(t, r, _draw(3))));
+        } else if (kind == Kind.CONTEST) {
+            vm.prank(challenger);
+            tasks.contestMerge(t, r);
+            _polled(court.dispute(court.disputes()).poll);
+        } else {
+            Round memory rd = tasks.round(t, r);
+            vm.prank(stranger);
+            tasks.advance(t, r);
+            if (rd.proposer != address(0)) reached[Mark.ROUND_MERGED] += 1;
+            else if (rd.mask != 0) reached[Mark.ROUND_SKIPPED] += 1;
+            else reached[Mark.ROUND_EMPTY_MASK] += 1;
+            Task memory x = tasks.task(t);
+            if (x.settled == x.params.rounds) reached[Mark.TASK_RAN_OUT] += 1;
+        }
+    }
+
+    function _playSeat(Move memory m) private {
+        if (m.kind == Kind.SIT) {
+            vm.prank(owner(1 + _draw(OWNERS)));
+            panel.sit();
+        } else if (m.kind == Kind.EXIT) {
+            vm.prank(panel.seat(m.a).owner);
+            panel.exit(m.a);
+        } else if (m.kind == Kind.LEAVE) {
+            uint256 stake = vault.pot(address(panel), bytes32(uint256(m.a)));
+            vm.prank(stranger);
+            panel.leave(m.a);
+            reached[Mark.SEAT_LEFT] += 1;
+            if (stake < SEAT) reached[Mark.SEAT_LEFT_POORER] += 1;
+        } else {
+            vm.prank(stranger);
+            panel.topUp(m.a, 1 + _draw(UNIT));
+        }
+    }
+
+    function _playPoll(Move memory m) private {
+        (uint256 p, uint256 s) = (m.a, m.b);
+        if (m.kind == Kind.SEED) {
+            vm.prank(stranger);
+            if (panel.seed(p) == 0) reached[Mark.POLL_BEACON_MISSED] += 1;
+        } else if (m.kind == Kind.SEAL) {
+            _votes[p][s] = _ballot(p);
+            if (_votes[p][s].length == 0) reached[Mark.BATCH_EMPTY] += 1;
+            _seal(p, s, _votes[p][s]);
+            Poll memory x = panel.poll(p);
+            if (x.sealedCount == x.seats) reached[Mark.POLL_ALL_SEALED] += 1;
+        } else if (m.kind == Kind.REVEAL) {
+            _revealed(p, s);
+        } else if (m.kind == Kind.SETTLE) {
+            (uint256 before, uint256 stake) =
+                (vault.free(panel.seat(s).owner), vault.pot(address(panel), bytes32(s)));
+            _settle(p, s, _votes[p][s]);
+            if (vault.free(panel.seat(s).owner) > before) reached[Mark.VOTE_PAID] += 1;
+            if (vault.pot(address(panel), bytes32(s)) < stake) reached[Mark.VOTE_LOST] += 1;
+        } else if (m.kind == Kind.FORFEIT) {
+            vm.prank(stranger);
+            panel.forfeit(p, s);
+            reached[Mark.BATCH_FORFEITED] += 1;
+            reached[Mark.POLL_TIMED_OUT] += 1;
+        } else {
+            _rule(m.a);
+        }
+    }
+
+    function _revealed(uint256 p, uint256 s) private {
+        uint256 before = court.disputes();
+        _reveal(p, s, _votes[p][s]);
+        for (uint256 d = before + 1; d <= court.disputes(); d++) {
+            reached[Mark.WORK_DISPUTED] += 1;
+            _polled(court.dispute(d).poll);
+        }
+        Poll memory x = panel.poll(p);
+        if (x.revealed == x.sealedCount) reached[Mark.POLL_ALL_REVEALED] += 1;
+    }
+
+    function _rule(uint256 d) private {
+        Dispute memory x = court.dispute(d);
+        bool disputed = !x.merge && tasks.work(x.task, x.round, x.slot).state == State.DISPUTED;
+        vm.prank(stranger);
+        court.rule(d);
+        State outcome = court.dispute(d).outcome;
+        if (x.merge) {
+            reached[outcome == State.VALID ? Mark.MERGE_KEPT : Mark.MERGE_DROPPED] += 1;
+            return;
+        }
+        if (outcome == State.VALID) reached[Mark.DISPUTE_VALID] += 1;
+        if (outcome == State.SOFT) reached[Mark.DISPUTE_SOFT] += 1;
+        if (outcome == State.HARD) reached[Mark.DISPUTE_HARD] += 1;
+        State state = tasks.work(x.task, x.round, x.slot).state;
+        if (!disputed) return;
+        if (state == State.HARD) reached[Mark.WORK_HARD] += 1;
+        if (state == State.SOFT) reached[Mark.WORK_SOFT] += 1;
+        if (state == State.VALID) reached[Mark.ACQUITTED_OPENED] += 1;
+        if (state == State.SUBMITTED) reached[Mark.ACQUITTED_UNOPENED] += 1;
+    }
+
+    function _playMoney(Move memory m) private {
+        if (m.kind == Kind.ANNOUNCE) {
+            vm.prank(stranger);
+            return tasks.announce("http://localhost:1");
+        }
+        address who = people[m.a];
+        if (m.kind == Kind.DEPOSIT) {
+            uint256 amount = token.balanceOf(who);
+            vm.prank(who);
+            return vault.deposit(amount);
+        }
+        uint256 some = _draw(vault.free(who) / 100 + 1);
+        vm.prank(who);
+        vault.withdraw(some);
+    }
+
+    // ------------------------------------------------------------------------------- what is drawn
+
+    function _terms() private returns (Params memory p) {
+        p = params();
+        p.slots = uint16(1 + _draw(3));
+        p.rounds = uint16(1 + _draw(3));
+        p.lag = uint8(1 + _draw(4));
+        p.want = uint16(_chance(1, 3) ? 2 : 8);
+        p.quorum = uint8(1 + _draw(2));
+        p.aggReward = uint96(_draw(2) * 1e18);
+        p.reward = uint96(UNIT + _draw(9 * UNIT));
+        p.bond = uint96(p.reward + _draw(7 * UNIT));
+    }
+
+    /// Most of a poll's seats agree, else no verdict would ever be reached.
+    function _ballot(uint256 p) private returns (uint256[] memory votes) {
+        if (_chance(1, 12)) return new uint256[](0);
+        uint256 mood = uint256(keccak256(abi.encode("mood", p)));
+        if (panel.poll(p).asker == address(court)) {
+            uint256 v = _chance(1, 6) ? _draw(4) : mood % 3; // 3 means nothing
+            return votes1(word(_chance(1, 40) ? 1 : 0, 0, v == 2 ? WITHHELD : v == 3 ? 7 : v));
+        }
+        uint256 n = 1 + _draw(4);
+        votes = new uint256[](n);
+        for (uint256 i = 0; i < n; i++) {
+            uint256 kind = _chance(1, 6) ? _draw(10) : (mood >> (8 * i)) % 10;
+            if (kind < 6) votes[i] = word(i, 0, 0);
+            else if (kind < 8) votes[i] = word(i, 1 + kind % 3, 1 + _draw(2));
+            else if (kind == 8) votes[i] = word(i, 1, WITHHELD);
+            else votes[i] = word(i, 4, 1); // a tree that does not exist
+        }
+    }
+
+    function _draw(uint256 below) private returns (uint256) {
+        _rnd = uint256(keccak256(abi.encode(_rnd)));
+        return _rnd % below;
+    }
+
+    function _chance(uint256 part, uint256 whole) private returns (bool) {
+        return _draw(whole) < part;
+    }
+
+    function _wait(uint256 seconds_) private {
+        done[Kind.WAIT] += 1;
+        _pass(seconds_);
+    }
+
+    function _mineMany() private {
+        done[Kind.MINE] += 1;
+        _mine(300); // every beacon that was not used is out of reach
+    }
+
+    function _polled(uint256 p) private {
+        Poll memory x = panel.poll(p);
+        if (x.seats == 0) reached[Mark.POLL_WITHOUT_SEATS] += 1;
+    }
+
+    // -------------------------------------------------------------------------------- for invariants
+
+    function held() external view returns (uint256 owed, uint256 frees, uint256 pots, uint256 balance) {
+        for (uint256 i = 0; i < people.length; i++) {
+            frees += vault.free(people[i]);
+        }
+        for (uint256 i = 1; i <= panel.seats(); i++) {
+            pots += vault.pot(address(panel), bytes32(i));
+        }
+        for (uint256 i = 0; i < taskPots.length; i++) {
+            pots += vault.pot(address(tasks), taskPots[i]);
+        }
+        return (vault.owed(), frees, pots, token.balanceOf(address(vault)));
+    }
+
+    function missing() external view returns (string memory names) {
+        for (uint256 k = 0; k <= uint256(type(Kind).max); k++) {
+            if (done[Kind(k)] == 0) names = string.concat(names, " move ", vm.toString(k));
+        }
+        for (uint256 k = 0; k <= uint256(type(Mark).max); k++) {
+            if (reached[Mark(k)] == 0) names = string.concat(names, " mark ", vm.toString(k));
+        }
+    }
+}
