@@ -11,6 +11,7 @@ import typer
 from commonweight import __version__
 
 from ..core.errors import CommonweightError
+from .rl import commands as rl_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +31,7 @@ key_app = _group("key", "Key files (Web3 keystore v3).")
 devnet_app = _group("devnet", "A local chain with its state on disk.")
 contracts_app = _group("contracts", "Deploy and check the contracts.")
 task_app = _group("task", "Write, check and publish training tasks.")
+rl_commands(_group("rl", "Reinforcement learning on this machine, without a chain."))
 
 Network = Annotated[str, typer.Option("--network", "-n", help="Network name or RPC URL.")]
 Key = Annotated[Path, typer.Option(help="Keystore file of the sender.")]

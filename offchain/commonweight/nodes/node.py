@@ -28,10 +28,7 @@ from ..shardcast.fetch import Library
 from ..shardcast.server import ArtifactServer
 from ..shardcast.store import Store
 from ..tasks.kinds import parameters
-<<<<<<< HEAD
-=======
 from .farewell import Farewell
->>>>>>> main
 from .jobs import Jobs
 from .lineage import Lineage
 from .metrics import Metrics
@@ -85,11 +82,8 @@ class Node:
         self._seen = b""
         self.jobs = Jobs(self._job_failed)
         self.lineage = Lineage(self.get, kit.store.put, parameters)
-<<<<<<< HEAD
-=======
         self.versions: dict[int, bytes] = {}
         self.farewell = Farewell(AddressPolicy(kit.chain.chain_id in LOCAL_CHAINS))
->>>>>>> main
         self.stop = threading.Event()
         self._paused: dict[str, int] = {}
         self.handlers: dict[Duty, Callable[..., None]] = {

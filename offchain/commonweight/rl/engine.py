@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..core.errors import CommonweightError
 from ..toploc import sampling as seeded
 
 COMPACT_STEPS = 8
-PROOF_BATCH = 256
+KEEP_POLICIES = 10
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 
@@ -78,13 +78,17 @@ class Proving:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt to complete; ``key`` (64 bits) seeds its noise from ``position`` on; ``tag`` is the caller's."""
+    """A prompt to complete; ``key`` (64 bits) seeds its noise from ``position`` on; ``tag`` is the caller's.
+
+    ``version`` pins the policy of an earlier turn; -1 takes the newest when the row starts.
+    """
 
     prompt: tuple[int, ...]
     key: int
     tag: int = 0
     position: int = 0
     max_new: int = 0
+    version: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +132,18 @@ class RolloutEngine:
         self.slots = slots
         self.proving = proving
         self.version = -1
-        self._policy: Policy | None = None
+        self._policies: dict[int, Policy] = {}
         self._queue: deque[Request] = deque()
         self._lanes: list[_Lane] = []
-        self._proofs: list[tuple[_Lane, int, Tensor]] = []
 
     def load(self, version: int, policy: Policy) -> None:
         """Use new weights for every row that starts from now on; rows in flight keep the ones they began with."""
         if version <= self.version:
             raise CommonweightError("E1606", f"policy version {version} is not newer than {self.version}")
-        self.version, self._policy = version, policy
+        self.version = version
+        self._policies[version] = policy
+        while len(self._policies) > KEEP_POLICIES:
+            del self._policies[next(iter(self._policies))]
 
     def submit(self, requests: Iterable[Request]) -> None:
         """Queue prompts."""
@@ -155,7 +161,7 @@ class RolloutEngine:
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Complete all, in the order of ``requests``; their tags are ignored."""
-        self.submit(Request(r.prompt, r.key, i, r.position, r.max_new) for i, r in enumerate(requests))
+        self.submit(replace(r, tag=i) for i, r in enumerate(requests))
         done: list[Completion | None] = [None] * len(requests)
         while self._queue or self._lanes:
             for completion in self.step():
@@ -166,17 +172,29 @@ class RolloutEngine:
         """Start what fits, then sample one token in every row; returns what ended."""
         free = self.slots - self.running
         if self._queue and free >= min(len(self._queue), max(1, self.slots // 4)):
-            self._start([self._queue.popleft() for _ in range(min(free, len(self._queue)))])
+            self._start(self._next(free))
         done: list[Completion] = []
         for lane in self._lanes:
             done += self._advance(lane)
         self._lanes = [lane for lane in self._lanes if lane.rows]
         return done
 
+    def _next(self, free: int) -> list[Request]:
+        """Up to ``free`` requests from the head of the queue that one version answers."""
+        wanted, out = self._version_of(self._queue[0]), []
+        while self._queue and len(out) < free and self._version_of(self._queue[0]) == wanted:
+            out.append(self._queue.popleft())
+        return out
+
+    def _version_of(self, request: Request) -> int:
+        return self.version if request.version < 0 else request.version
+
     def _start(self, requests: list[Request]) -> None:
         """A new lane: every distinct prompt is read once, then its cache is repeated for its samples."""
-        if self._policy is None:
-            raise CommonweightError("E1606", "no policy version is loaded yet")
+        version = self._version_of(requests[0])
+        if version not in self._policies:
+            raise CommonweightError("E1606", f"policy version {version} is not loaded (any more)")
+        policy = self._policies[version]
         prompts = list(dict.fromkeys(r.prompt for r in requests))
         order = {prompt: i for i, prompt in enumerate(prompts)}
         longest = max(map(len, prompts))
@@ -184,17 +202,17 @@ class RolloutEngine:
         start = torch.tensor([longest - len(p) for p in prompts])
         for row, prompt in enumerate(prompts):
             tokens[row, longest - len(prompt) :] = torch.tensor(prompt)
-        cache, logits, hidden = self._policy.prefill(tokens, start)
+        cache, logits, hidden = policy.prefill(tokens, start)
         rows = torch.tensor([order[r.prompt] for r in requests])
         if len(requests) != len(prompts):
-            self._policy.keep(cache, rows)
+            policy.keep(cache, rows)
             logits, hidden = logits[rows], hidden[rows]
         limit = [r.max_new or self.sampling.max_new for r in requests]
         count, chunk = len(requests), self.proving.chunk if self.proving else 0
         self._lanes.append(
             _Lane(
-                self.version,
-                self._policy,
+                version,
+                policy,
                 cache,
                 logits,
                 hidden,
@@ -204,7 +222,7 @@ class RolloutEngine:
                 np.array(limit, dtype=np.int64),
                 np.zeros((count, max(limit)), dtype=np.int32),
                 np.zeros((count, max(limit)), dtype=np.float32),
-                torch.zeros((count, chunk, self._policy.dim), dtype=torch.bfloat16),
+                torch.zeros((count, chunk, policy.dim), dtype=torch.bfloat16),
                 [[] for _ in requests],
                 ends=np.zeros(count, dtype=np.int64),
             )

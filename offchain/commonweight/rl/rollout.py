@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -74,19 +74,64 @@ def episodes(scene: Scene, seed: bytes, groups: Sequence[int]) -> list[Episode]:
     return out
 
 
+class Player:
+    """Plays batches of episodes side by side on one engine; a follow-up turn keeps the policy of the first."""
+
+    def __init__(self, engine: RolloutEngine, scene: Scene) -> None:
+        self.engine = engine
+        self.scene = scene
+        self._episodes: dict[int, tuple[int, Episode]] = {}
+        self._batches: dict[int, list[Episode]] = {}
+        self._left: dict[int, int] = {}
+        self._tag = 0
+
+    def begin(self, batch: int, todo: Sequence[Episode]) -> None:
+        """Queue a batch under a number of the caller's."""
+        self._batches[batch], self._left[batch] = list(todo), len(todo)
+        for episode in todo:
+            self._ask(batch, episode)
+
+    @property
+    def playing(self) -> int:
+        """Batches under way."""
+        return len(self._batches)
+
+    def step(self) -> list[tuple[int, list[Trajectory]]]:
+        """One token further; returns the batches that ended."""
+        for completion in self.engine.step():
+            batch, episode = self._episodes.pop(completion.tag)
+            absorb(self.scene, episode, completion)
+            if advance(self.scene, episode):
+                self._ask(batch, episode)
+            else:
+                self._left[batch] -= 1
+        over = [batch for batch, left in self._left.items() if left == 0]
+        return [(batch, self._finish(batch)) for batch in over]
+
+    def _ask(self, batch: int, episode: Episode) -> None:
+        asked = request(self.scene, episode)
+        if asked is None:
+            self._left[batch] -= 1
+            return
+        self._tag += 1
+        self._episodes[self._tag] = (batch, episode)
+        version = episode.version if episode.turns else -1
+        self.engine.submit([replace(asked, tag=self._tag, version=version)])
+
+    def _finish(self, batch: int) -> list[Trajectory]:
+        del self._left[batch]
+        return [record(self.scene, e) for e in self._batches.pop(batch)]
+
+
 def play(engine: RolloutEngine, scene: Scene, todo: Sequence[Episode]) -> list[Trajectory]:
     """Play episodes to their end; trajectories in the order of ``todo``."""
-    live = list(todo)
-    for _ in range(MAX_TURNS):
-        requests = [request(scene, e) for e in live]
-        playing = [(e, r) for e, r in zip(live, requests, strict=True) if r is not None]
-        done = engine.generate([r for _, r in playing])
-        for (episode, _), completion in zip(playing, done, strict=True):
-            absorb(scene, episode, completion)
-        live = [e for e, _ in playing if advance(scene, e)]
-        if not live:
-            break
-    return [record(scene, e) for e in todo]
+    if not todo:
+        return []
+    player = Player(engine, scene)
+    player.begin(0, todo)
+    while True:
+        for _, rows in player.step():
+            return rows
 
 
 def request(scene: Scene, episode: Episode) -> Request | None:
