@@ -18,7 +18,7 @@ from torch import Tensor
 from ..core.spec import DecoderSpec, ModelSpec
 from . import llama
 
-GROW = 32
+GROW = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,13 @@ from torch import Tensor
 
 from .. import toploc
 from ..core.errors import CommonweightError
+from ..toploc import noise
 from ..toploc import sampling as seeded
 
 COMPACT_STEPS = 8
 KEEP_POLICIES = 10
+SMALL = 2048
+PROOF_BATCH, PROOF_STEPS = 128, 32
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 
@@ -132,9 +135,14 @@ class RolloutEngine:
         self.slots = slots
         self.proving = proving
         self.version = -1
+        self._rule = sampling.rule
         self._policies: dict[int, Policy] = {}
         self._queue: deque[Request] = deque()
         self._lanes: list[_Lane] = []
+        self._windows: list[Tensor] = []
+        self._owners: list[list[bytes]] = []
+        self._held: list[tuple[Completion, list[bytes]]] = []
+        self._since = 0
 
     def load(self, version: int, policy: Policy) -> None:
         """Use new weights for every row that starts from now on; rows in flight keep the ones they began with."""
@@ -163,7 +171,7 @@ class RolloutEngine:
         """Complete all, in the order of ``requests``; their tags are ignored."""
         self.submit(replace(r, tag=i) for i, r in enumerate(requests))
         done: list[Completion | None] = [None] * len(requests)
-        while self._queue or self._lanes:
+        while self.running or self._queue:
             for completion in self.step():
                 done[completion.tag] = completion
         return [c for c in done if c is not None]
@@ -177,11 +185,12 @@ class RolloutEngine:
         for lane in self._lanes:
             done += self._advance(lane)
         self._lanes = [lane for lane in self._lanes if lane.rows]
-        return done
+        return done if self.proving is None else self._proven()
 
     def _next(self, free: int) -> list[Request]:
         """Up to ``free`` requests from the head of the queue that one version answers."""
-        wanted, out = self._version_of(self._queue[0]), []
+        wanted = self._version_of(self._queue[0])
+        out: list[Request] = []
         while self._queue and len(out) < free and self._version_of(self._queue[0]) == wanted:
             out.append(self._queue.popleft())
         return out
@@ -250,8 +259,13 @@ class RolloutEngine:
 
     def _choose(self, lane: _Lane) -> tuple[npt.NDArray[np.int64], Floats]:
         """The seeded choice of every row and its log-probability at the sampling temperature."""
-        rule = self.sampling.rule
-        chosen = seeded.sample(lane.logits, lane.keys, lane.first + lane.step, rule)
+        rule = self._rule
+        logits = lane.logits.numpy()
+        rows = noise.row_keys(lane.keys, lane.first + lane.step)
+        if rule.temperature and logits.size <= SMALL:
+            chosen = _race(logits, rows, rule.temperature)
+        else:
+            chosen = seeded.choose(logits, rows, rule)[0]
         scaled = lane.logits if rule.temperature in (0, 1) else lane.logits / rule.temperature
         picked = scaled.gather(-1, torch.from_numpy(chosen)[:, None])[:, 0]
         return chosen, (picked - torch.logsumexp(scaled, dim=-1)).numpy()
@@ -275,26 +289,58 @@ class RolloutEngine:
         return done
 
     def _prove(self, lane: _Lane, rows: npt.NDArray[np.int64]) -> None:
-        """Proofs of the chunk that lies in the window; positions behind a row's end count as zeros."""
+        """Set the chunk that lies in the window aside; positions behind a row's end count as zeros."""
         assert self.proving is not None
-        if not rows.size:
-            return
         chunk, begin = self.proving.chunk, (lane.step - 1) // self.proving.chunk * self.proving.chunk
         ends = np.where(lane.ends[rows] > 0, lane.ends[rows], lane.step) - begin
         rows, ends = rows[ends > 0], ends[ends > 0]
         window = lane.window[torch.from_numpy(rows)]
         window[torch.arange(chunk) >= torch.from_numpy(ends)[:, None]] = 0
-        built = toploc.build(window.reshape(-1, lane.policy.dim), self.proving.topk, chunk)
-        for row, proof in zip(rows, built, strict=True):
-            lane.proofs[row].append(toploc.encode([proof]))
+        self._windows.append(window.flatten(0, 1))
+        self._owners += [lane.proofs[row] for row in rows]
+
+    def _proven(self) -> list[Completion]:
+        """Build proofs many at a time, which is cheaper; what ended is held back until its proofs are there."""
+        assert self.proving is not None
+        self._since += 1
+        if self._lanes and len(self._owners) < PROOF_BATCH and self._since < PROOF_STEPS:
+            return []
+        self._since = 0
+        if self._owners:
+            built = toploc.build(torch.cat(self._windows), self.proving.topk, self.proving.chunk)
+            for proofs, proof in zip(self._owners, built, strict=True):
+                proofs.append(toploc.encode([proof]))
+        self._windows, self._owners = [], []
+        held, self._held = self._held, []
+        return [replace(completion, proof=b"".join(proofs)) for completion, proofs in held]
 
     def _completion(self, lane: _Lane, row: int) -> Completion:
         end = int(lane.ends[row])
-        return Completion(
+        completion = Completion(
             lane.rows[row].tag,
             lane.version,
             lane.tokens[row, :end].copy(),
             lane.logprobs[row, :end].copy(),
             bool(lane.tokens[row, end - 1] == self.sampling.stop),
-            b"".join(lane.proofs[row]),
         )
+        if self.proving is not None:
+            self._held.append((completion, lane.proofs[row]))
+        return completion
+
+
+def _race(logits: Floats, rows: npt.NDArray[np.uint64], temperature: float) -> npt.NDArray[np.int64]:
+    """`seeded.choose` by its definition: for few entries the calls cost more than the logarithms.
+
+    Raises E1604 for logits from which no token can be chosen.
+    """
+    with np.errstate(over="ignore"):
+        bits = noise.mix(rows[:, None] + noise.token_steps(logits.shape[1]))
+    v = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    scores = logits.astype(np.float64)
+    if temperature != 1:
+        scores /= temperature
+    scores -= np.log(-np.log(1.0 - v))
+    chosen = scores.argmax(axis=1)
+    if not np.isfinite(scores[np.arange(len(rows)), chosen]).all():
+        raise CommonweightError("E1604", "logits are not finite, so no token can be chosen from them")
+    return chosen
