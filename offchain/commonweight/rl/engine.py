@@ -24,7 +24,7 @@ from ..toploc import sampling as seeded
 
 COMPACT_STEPS = 8
 KEEP_POLICIES = 10
-SMALL = 2048
+SMALL = 1 << 13
 PROOF_BATCH, PROOF_STEPS = 128, 32
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
