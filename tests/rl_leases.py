@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,9 +11,9 @@ from commonweight.core.fixed import ModelVersion
 from commonweight.core.spec import Spec, parse_task
 from commonweight.core.verdict import Verdict
 from commonweight.tasks.base import TrainFunction
-from commonweight.tasks.checking import Case
 from commonweight.tasks.kinds import task_kind
 from commonweight.tasks.lease import Lease, Product
+from commonweight.tasks.opening import Case
 from commonweight.tasks.rl_checking import Court
 
 from .leases import ALICE, BEACON, BLINDING, CHAIN, TASKS, Shelf
@@ -80,7 +79,7 @@ class TinyRl:
     def court(self, lease: Lease, shelf: Shelf) -> Court:
         """The opened work."""
         root = shelf.product.root
-        return Court(Case(self.spec, self.data, self.base, lease, root, shelf.fetch, Counter()))
+        return Court(Case(self.spec, self.data, self.base, lease, root, shelf.fetch))
 
 
 @lru_cache(maxsize=4)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from commonweight.core.errors import CommonweightError, EncodingError
 from commonweight.core.spec import ModelSpec, TrainingSpec
-from commonweight.diloco.inner import TrainState, adamw, run_segment, state_bytes
+from commonweight.diloco.inner import TrainState, _adamw, run_segment, state_bytes
 from commonweight.models import initial_parameters, parameter_count, pin
 
 MODEL = ModelSpec(dim=16, layers=1, heads=2, hidden=32, context=16)
@@ -51,7 +51,7 @@ def test_steps_are_those_of_torch_adamw(clip: float) -> None:
         weight.grad = gradient.clone()
         torch.nn.utils.clip_grad_norm_([weight], clip, foreach=False)
         reference.step()
-        adamw(t, ours, m, v, gradient, step)
+        _adamw(t, ours, m, v, gradient, step)
         torch.testing.assert_close(ours, weight.detach(), rtol=1e-5, atol=1e-6)
 
 

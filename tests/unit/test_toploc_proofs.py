@@ -20,7 +20,8 @@ from commonweight.diloco.inner import TrainState, run_segment
 from commonweight.models import forward, initial_parameters, pin
 from commonweight.tasks.lease import batch
 from commonweight.toploc.field import P
-from commonweight.toploc.proofs import bf16_bits, injective_modulus
+from commonweight.toploc.proofs import bf16_bits
+from commonweight.toploc.topk import injective_modulus
 from tests.leases import Tiny, make
 
 K, CHUNK = 128, 32
@@ -37,17 +38,20 @@ def stats(own: torch.Tensor, forged: torch.Tensor) -> toploc.ProofStats:
 
 def rejected(s: toploc.ProofStats) -> bool:
     """By the default thresholds of a spec."""
-    v = VerificationSpec()
-    return (
-        s.exponent_mismatches > v.max_exponent_mismatches
-        or s.mantissa_mean > v.max_mantissa_mean
-        or s.sign_mismatches > v.max_sign_mismatches
-    )
+    return bool(toploc.fault(s, K, VerificationSpec()))
 
 
 def test_honest_proofs_show_nothing() -> None:
     own = states()
-    assert stats(own, own) == toploc.ProofStats(3, 0, 0.0, 0)
+    found = stats(own, own)
+    assert (found.chunks, found.exponent_mismatches, found.mantissa_mean, found.sign_mismatches) == (
+        3,
+        0,
+        0.0,
+        0,
+    )
+    assert found.score == 0
+    assert found.control_hits <= 4
 
 
 @pytest.mark.parametrize("k", [1, 4, 100, 128])
@@ -74,7 +78,8 @@ def test_golden_vectors() -> None:
 def test_ties_go_to_the_smaller_index() -> None:
     own = torch.ones((CHUNK, 8))
     own[3, 2] = -2.0
-    ((modulus, coefficients),) = toploc.build(own, 4, CHUNK)
+    proofs = toploc.build(own, 4, CHUNK)
+    modulus, coefficients = int(proofs.moduli[0]), proofs.coefficients[0]
     values = [int(np.polyval(coefficients[::-1].astype(object), i)) % P for i in (0, 1, 2, 26)]
     assert modulus == P
     assert values == [0x3F80, 0x3F80, 0x3F80, 0xC000]
@@ -93,8 +98,8 @@ def test_reduced_modulus_verifies() -> None:
     flat[torch.arange(126) * 3] = 5.0
     flat[70_000], flat[70_000 - P] = 6.0, -7.0
     proofs = toploc.build(own, K, CHUNK)
-    assert proofs[0][0] < P
-    assert toploc.verify(own, proofs, K, CHUNK) == toploc.ProofStats(1, 0, 0.0, 0)
+    assert proofs.moduli[0] < P
+    assert toploc.verify(own, proofs, K, CHUNK).score == 0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 3.4e38])
@@ -161,7 +166,8 @@ def test_malformed_proofs_are_named(spoil: Callable[[bytes], bytes]) -> None:
 def test_the_number_of_proofs_is_checked() -> None:
     own = states()
     proofs = toploc.build(own, K, CHUNK)
-    for wrong in ([], proofs[:2], proofs + proofs[:1]):
+    for rows in ([], [0, 1], [0, 1, 2, 0]):
+        wrong = toploc.Proofs(proofs.moduli[rows], proofs.coefficients[rows])
         with pytest.raises(EncodingError):
             toploc.verify(own, wrong, K, CHUNK)
 
@@ -219,10 +225,15 @@ def test_constant_polynomials_are_rejected(
     task, state, _, tokens = trained
     own = observe(task, state.theta, tokens)
     typical = int(np.median(bf16_bits(own.abs().flatten().topk(K).values)))
-    constant = np.zeros(K, dtype=np.int64)
-    constant[0] = {"typical": typical, "zero": 0, "one": 0x3F80}[pattern]
-    proofs = [(P, constant)] * toploc.chunk_count(len(own), CHUNK)
-    assert rejected(toploc.verify(own, proofs, K, CHUNK))
+    count = toploc.chunk_count(len(own), CHUNK)
+    constant = np.zeros((count, K), dtype=np.int64)
+    constant[:, 0] = {"typical": typical, "zero": 0, "one": 0x3F80}[pattern]
+    proofs = toploc.Proofs(np.full(count, P), constant)
+    found = toploc.verify(own, proofs, K, CHUNK)
+    assert rejected(found)
+    assert pattern != "typical" or found.control_hits == K // 4
+    with pytest.raises(EncodingError, match="constant"):
+        toploc.decode(toploc.encode(proofs), K, count)
 
 
 def test_scale_of_errors_is_reported() -> None:

@@ -1,4 +1,4 @@
-"""Seeded sampling: one definition by the book, equal in numpy and torch, replayed honestly, every other choice caught."""
+"""Seeded sampling: one definition by the book, equal in numpy and torch, replayed; every other choice caught."""
 
 from __future__ import annotations
 

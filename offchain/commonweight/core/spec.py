@@ -71,11 +71,13 @@ class MergeSpec:
 
 @dataclass(frozen=True, slots=True)
 class VerificationSpec:
-    """What a seat checks of a work: ``checks`` segments, and the TOPLOC thresholds of the activation proofs.
+    """What a seat checks of a work: ``checks`` segments, and the thresholds of its proofs, steps and tokens.
 
-    Thresholds are the worst values that a proof may show in any chunk. Inside the pinned profile honest ones are all
-    zero; for the default model weights one optimiser step old show 63, 4.6 and 20, weights rounded to bfloat16 5, 0.44
-    and 2.
+    Of activation proofs: the worst values that any chunk may show, and the score of a whole sequence. Inside the pinned
+    profile honest ones are all zero; for the default model weights one optimiser step old show 63, 4.6 and 20, weights
+    rounded to bfloat16 5, 0.44 and 2. Steps are computed in ``arithmetic`` (f32 or bf16). With a ``tolerance`` of 0
+    only machines of the pinned ``profile`` take part and replays must be equal bit for bit; above 0 others may, and
+    between profiles a segment may be that far from its replay. `commonweight calibrate` measures what a task needs.
     """
 
     checks: U16 = 1
@@ -84,6 +86,9 @@ class VerificationSpec:
     max_exponent_mismatches: U16 = 4
     max_mantissa_mean: float = 0.25
     max_sign_mismatches: U16 = 1
+    max_proof_score: float = 0.15
+    arithmetic: str = "f32"
+    tolerance: float = 0.0
     profile: str = "auto"
 
 
@@ -158,7 +163,7 @@ class Spec:
         """Strictly decode and check a spec received as an artifact."""
         spec = codec.decode(Spec, data)
         check_training(spec.kind, spec.model, spec.training, spec.merge, spec.verification)
-        check_rl(spec.kind, spec.model, spec.decoder, spec.training, spec.rl)
+        check_rl(spec.kind, spec.model, spec.decoder, spec.training, spec.rl, spec.verification)
         if spec.kind == "pretrain" and not 0 < spec.validation_length < spec.data_length:
             raise _bad("validation_length", "must lie inside the data")
         return spec
@@ -284,7 +289,7 @@ def parse_task(text: str) -> TaskFile:
     }
     task = TaskFile(name=name, kind=kind, **parts)
     check_training(kind, task.model, task.training, task.merge, task.verification)
-    check_rl(kind, task.model, task.decoder, task.training, task.rl)
+    check_rl(kind, task.model, task.decoder, task.training, task.rl, task.verification)
     if not 0 < task.data.validation_fraction < 0.9:
         raise _bad("data.validation_fraction", "must lie between 0 and 0.9")
     check_economy(task.economy)
@@ -430,6 +435,17 @@ def check_training(
             "verification.topk",
             "must be at most half of chunk * model.dim",
         ),
+        (verification.arithmetic in ("f32", "bf16"), "verification.arithmetic", "must be f32 or bf16"),
+        (
+            verification.tolerance == 0 or 1e-6 <= verification.tolerance <= 0.05,
+            "verification.tolerance",
+            "must be 0 (replays are equal bit for bit) or 1e-6..0.05: beyond that saved work goes unseen",
+        ),
+        (
+            0 <= verification.max_mantissa_mean <= 128 and 0 <= verification.max_proof_score <= 256,
+            "verification.max_proof_score",
+            "and max_mantissa_mean must not be negative, nor above 256 and 128",
+        ),
         (
             verification.chunk > 0
             and (kind == "grpo" or training.batch * model.context % verification.chunk == 0),
@@ -446,7 +462,14 @@ ALGORITHMS = ("dr_grpo", "grpo", "rloo")
 LOSSES = ("clip", "dppo", "ratio")
 
 
-def check_rl(kind: str, model: ModelSpec, decoder: DecoderSpec, training: TrainingSpec, rl: RlSpec) -> None:
+def check_rl(
+    kind: str,
+    model: ModelSpec,
+    decoder: DecoderSpec,
+    training: TrainingSpec,
+    rl: RlSpec,
+    verification: VerificationSpec,
+) -> None:
     """Refuse a reinforcement-learning task that no honest node could train or check. Raises E1004."""
     if kind != "grpo":
         return
@@ -459,6 +482,11 @@ def check_rl(kind: str, model: ModelSpec, decoder: DecoderSpec, training: Traini
         (2 <= rl.group <= 256, "rl.group", "must be 2..256 samples of one prompt"),
         (training.batch % max(1, rl.group) == 0, "training.batch", "must be a multiple of rl.group"),
         (1 <= rl.block, "rl.block", "must be 1 or more trajectories"),
+        (
+            verification.tolerance == 0 and verification.arithmetic == "f32",
+            "verification.tolerance",
+            "must be 0 and the arithmetic f32: this kind replays bit for bit",
+        ),
         (1 <= rl.max_new < model.context, "rl.max_new", "must be 1 or more and below model.context"),
         (rl.lag <= 8, "rl.lag", "must be 0..8 segments"),
         (0.05 <= rl.temperature <= 10, "rl.temperature", "must be 0.05..10"),

@@ -68,7 +68,10 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """Binds a work to its lease: a copied root is invalid by construction, and ``blinding`` hides the rest."""
+    """Binds a work to its lease: a copied root is invalid by construction, and ``blinding`` hides the rest.
+
+    ``profile``: the trainer's numeric profile. ``sketches``: the artifact of all segments' sketches, in order.
+    """
 
     chain_id: U64
     tasks: B20
@@ -82,6 +85,7 @@ class Meta:
     end_state: B32
     blinding: B32
     profile: str
+    sketches: B32
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,11 +108,11 @@ def run_segment(
         total += float(loss.detach())
         if i == 0:
             first_hidden = hidden.detach().reshape(-1, model.dim)
-        adamw(training, theta, m, v, gradient, first_step + i + 1)
+        _adamw(training, theta, m, v, gradient, first_step + i + 1)
     return SegmentResult(TrainState(theta, m, v), total / len(batches), first_hidden)
 
 
-def adamw(t: TrainingSpec, theta: Tensor, m: Tensor, v: Tensor, gradient: Tensor, step: int) -> None:
+def _adamw(t: TrainingSpec, theta: Tensor, m: Tensor, v: Tensor, gradient: Tensor, step: int) -> None:
     """One step in place, with the gradient clipped to norm ``t.clip``."""
     norm = float(torch.linalg.vector_norm(gradient))
     if norm > t.clip:

@@ -7,6 +7,8 @@ ends in a probe, a hash of what this machine computes in one forward and backwar
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -31,15 +33,22 @@ def pin() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def numeric_profile(model: ModelSpec, batch: int) -> str:
+@contextmanager
+def computing(arithmetic: str) -> Iterator[None]:
+    """Run forward passes in ``f32``, or with matrix products and attention in ``bf16``; weights stay float32."""
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=arithmetic == "bf16", cache_enabled=False):
+        yield
+
+
+def numeric_profile(model: ModelSpec, batch: int, arithmetic: str = "f32") -> str:
     """This machine's profile for training ``model`` on batches of ``batch`` sequences."""
     isa = torch.backends.cpu.get_cpu_capability().lower()
-    name = f"torch-{torch.__version__}/{platform.machine()}/{isa}/f32/threads-1"
-    return f"{name}/probe-{_probe(model, batch)}"
+    name = f"torch-{torch.__version__}/{platform.machine()}/{isa}/{arithmetic}/threads-1"
+    return f"{name}/probe-{_probe(model, batch, arithmetic)}"
 
 
 @lru_cache(maxsize=16)
-def _probe(model: ModelSpec, batch: int) -> str:
+def _probe(model: ModelSpec, batch: int, arithmetic: str) -> str:
     """Hash of loss and gradient at weights and tokens that integer arithmetic fixes; costs one training step."""
     pin()
     count = parameter_count(model)
@@ -47,15 +56,16 @@ def _probe(model: ModelSpec, batch: int) -> str:
     weights = torch.from_numpy((mixed.astype(np.float32) - 2.0**23) * 2.0**-26).clone().requires_grad_()
     tokens = torch.arange(batch * (model.context + 1)) * 2_654_435_761 % 1_000_003 % model.vocab
     tokens = tokens.view(batch, -1)
-    logits, _ = forward(model, weights, tokens[:, :-1])
-    loss = F.cross_entropy(logits.reshape(-1, model.vocab), tokens[:, 1:].reshape(-1))
+    with computing(arithmetic):
+        logits, _ = forward(model, weights, tokens[:, :-1])
+        loss = F.cross_entropy(logits.reshape(-1, model.vocab), tokens[:, 1:].reshape(-1))
     (gradient,) = torch.autograd.grad(loss, weights)
     return tagged("probe", loss.detach().numpy().tobytes(), gradient.numpy().tobytes()).hex()[:16]
 
 
-def require_profile(wanted: str, model: ModelSpec, batch: int) -> None:
+def require_profile(wanted: str, model: ModelSpec, batch: int, arithmetic: str = "f32") -> None:
     """Raise E1601 unless this machine computes in the profile that a spec pins."""
-    here = numeric_profile(model, batch)
+    here = numeric_profile(model, batch, arithmetic)
     if wanted != here:
         raise CommonweightError(
             "E1601",

@@ -20,6 +20,7 @@ from ..core.spec import Spec
 from ..core.state import Dispute, Poll, Round, Task, Work
 from ..core.verdict import Outcome, Verdict, vote_word
 from ..core.works import WITHHELD
+from ..tasks.isolation import isolated
 from ..tasks.kinds import task_kind
 from ..tasks.lease import Lease
 from .node import Kit, Node, Settings
@@ -108,9 +109,10 @@ class Validator(Node):
         kind = task_kind(spec.kind)
         segments = audit_segments(seed, work.slot, kind.units(spec), spec.verification.checks, seat, drawn)
         with self.kit.metrics.timed("check", task=task.id, round=round_.index, slot=work.slot) as extra:
-            verdict = kind.check(*self._question(task, round_, work), segments=segments, fetch=self.get)
+            verdict = isolated().check(*self._question(task, round_, work), segments=segments, fetch=self.get)
             extra |= {"segments": segments, "outcome": verdict.outcome.value, "reason": verdict.reason}
             extra |= {"tree": verdict.tree, "leaf": verdict.leaf, "evidence": dict(verdict.evidence)}
+            extra |= {"measures": dict(verdict.measures), "child_cpu": isolated().cpu_seconds}
         return verdict
 
     def _question(
@@ -139,7 +141,7 @@ class Validator(Node):
                 extra |= {"outcome": "guilty" if guilty else "innocent"}
                 return [vote_word(0, 0, guilty)]
             question = self._question(task, round_, work)
-            verdict = task_kind(question[0].kind).judge_leaf(*question, dispute.tree, dispute.leaf, self.get)
+            verdict = isolated().judge_leaf(*question, dispute.tree, dispute.leaf, self.get)
             extra |= {"outcome": verdict.outcome.value, "reason": verdict.reason}
         if verdict.outcome is Outcome.ERROR:
             return []

@@ -308,8 +308,9 @@ class RolloutEngine:
         self._since = 0
         if self._owners:
             built = toploc.build(torch.cat(self._windows), self.proving.topk, self.proving.chunk)
-            for proofs, proof in zip(self._owners, built, strict=True):
-                proofs.append(toploc.encode([proof]))
+            encoded, size = toploc.encode(built), 2 + 2 * self.proving.topk
+            for at, proofs in enumerate(self._owners):
+                proofs.append(encoded[at * size : (at + 1) * size])
         self._windows, self._owners = [], []
         held, self._held = self._held, []
         return [replace(completion, proof=b"".join(proofs)) for completion, proofs in held]

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.spec import RlSpec, TrainingSpec
-from ..diloco.inner import TrainState, adamw
+from ..diloco.inner import TrainState
+from ..diloco.inner import _adamw as adamw
 from ..models.decoder import Architecture, hidden_states, output_matrix
 from .adapters import Trainable
 from .environments import UNIT

@@ -16,7 +16,8 @@ from torch import Tensor
 from ..core.hashing import tagged
 from ..core.seeds import uniform
 from ..core.spec import StartSpec, TrainingSpec
-from ..diloco.inner import TrainState, adamw
+from ..diloco.inner import TrainState
+from ..diloco.inner import _adamw as adamw
 from ..models.decoder import Architecture, Llama, hidden_states, output_matrix
 from .engine import RolloutEngine, Sampling
 from .environments import UNIT

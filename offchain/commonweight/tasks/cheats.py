@@ -13,7 +13,7 @@ from ..core.fixed import ModelVersion
 from ..core.hashing import tagged
 from ..core.spec import Spec
 from ..core.works import StepLeaf, TrajectoryLeaf, unpack
-from ..diloco.inner import TrainState, run_segment
+from ..diloco.inner import TrainState
 from ..models import pin
 from . import pretrain
 from .base import TrainFunction
@@ -31,7 +31,7 @@ from .lease import (
 
 
 def _fake(
-    spec: Spec, lease: Lease, index: int, pre: bytes, state: TrainState, batches: list[Batch]
+    spec: Spec, lease: Lease, index: int, before: TrainState, state: TrainState, batches: list[Batch]
 ) -> Record:
     """Leaves and a proof of the right shape for a segment that was not run."""
     tokens = spec.training.batch * spec.model.context
@@ -40,7 +40,7 @@ def _fake(
     hidden = torch.randn((tokens, spec.model.dim), generator=generator)
     proof = toploc.encode(toploc.build(hidden, spec.verification.topk, spec.verification.chunk))
     return Record(
-        StepLeaf(index, pre, state.root, batches_hash(batches), 2.0),
+        StepLeaf(index, before.root, state.root, batches_hash(batches), 2.0),
         TrajectoryLeaf(index, tokens_hash(batches[0]), tokens, merkle.root(proof)),
         proof,
     )
@@ -54,6 +54,11 @@ def _finish(
     states: list[TrainState],
     blinding: bytes,
 ) -> Product:
+    """Tie a forger's records and states together, with sketches that fit the states."""
+    before = pretrain.start_state(spec, base)
+    for index, state in enumerate(states):
+        records[index] = replace(records[index], sketch=pretrain.sketch_segment(lease, before, state))
+        before = state
     update = fixed.to_bytes(fixed.make_update(base.weights, states[-1].theta.numpy(), spec.merge))
     return assemble(spec, lease, records, [s.encode() for s in states], update, blinding, cheated=True)
 
@@ -72,19 +77,19 @@ def skip_steps(
     state = pretrain.start_state(spec, base)
     records: list[Record] = []
     states: list[TrainState] = []
-    pre = state.root
     for index in range(spec.training.segments):
         batches = segment_batches(spec, data, lease.seed, index)
+        before = state
         if index < spec.training.segments // 2:
-            result = run_segment(spec.model, spec.training, state, batches, index * spec.training.segment)
+            result = pretrain.run(spec, state, batches, index)
             state = result.state
-            record = pretrain.record_segment(spec, index, pre, result, state.root, batches)
+            roots = before.root, state.root
+            record = pretrain.record_segment(spec, lease, index, before, result, roots, batches)
         else:
             state = replace(state, theta=state.theta * (1 - 1e-4))
-            record = _fake(spec, lease, index, pre, state, batches)
+            record = _fake(spec, lease, index, before, state, batches)
         records.append(record)
         states.append(state)
-        pre = record.step.post
     return _finish(spec, base, lease, records, states, blinding)
 
 
@@ -102,14 +107,13 @@ def random(
     state = pretrain.start_state(spec, base)
     records: list[Record] = []
     states: list[TrainState] = []
-    pre = state.root
     for index in range(spec.training.segments):
         noise = torch.randn(state.theta.shape, generator=generator)
+        before = state
         state = TrainState(state.theta + 0.01 * noise, 0.01 * noise, 1e-4 * noise.square())
-        record = _fake(spec, lease, index, pre, state, segment_batches(spec, data, lease.seed, index))
-        records.append(record)
+        batches = segment_batches(spec, data, lease.seed, index)
+        records.append(_fake(spec, lease, index, before, state, batches))
         states.append(state)
-        pre = record.step.post
     return _finish(spec, base, lease, records, states, blinding)
 
 
@@ -162,9 +166,10 @@ def lazy_proof(
     product = pretrain.train(spec, data, base, lease, blinding=blinding, checkpoint=checkpoint)
     v = spec.verification
     chunks = toploc.chunk_count(spec.training.batch * spec.model.context, v.chunk)
-    constant = np.zeros(v.topk, dtype=np.int64)
-    constant[0] = 0x3F80
-    proof = toploc.encode([(65_497, constant)] * chunks)
+    # Nearly constant: the decoder refuses a proof that is exactly so.
+    coefficients = np.zeros((chunks, v.topk), dtype=np.int64)
+    coefficients[:, 0], coefficients[:, 1] = 0x3F80, 1
+    proof = toploc.encode(toploc.Proofs(np.full(chunks, 65_497), coefficients))
     records = [
         replace(r, trajectory=replace(r.trajectory, proof=merkle.root(proof)), proof=proof)
         for r in _records(spec, product)

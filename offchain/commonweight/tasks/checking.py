@@ -1,85 +1,43 @@
 """The check of a work, shared by validators, jurors, self-checks and spectators: pure but for fetching artifacts.
 
-Questions come in the order of their cost: does the commitment hang together, is it bound to the lease, does the update
-follow from the end state; then, for each drawn segment, are data, observation and computation right. A fault is named
-by the one leaf that shows it.
+Questions come in the order of their cost: does the commitment hang together, is it bound to the lease; are data and
+tokens of the drawn segments the lease's, are their proofs well formed; does the update follow from the end state, do
+the sketches add up to it; and only then, for each drawn segment, are observation and computation right. A fault is
+named by the one leaf that shows it.
+
+Work of the checker's own numeric profile must replay bit for bit. Work of another one, where the spec tolerates that,
+must stay within its tolerance: by the sketch of the segment, and by every chunk of its end state.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .. import toploc
-from ..core import codec, fixed, merkle
+from ..core import fixed, merkle
 from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import ModelVersion
 from ..core.spec import Spec
 from ..core.verdict import Outcome, Verdict
-from ..core.works import (
-    TREE_HEADER,
-    TREE_STEPS,
-    TREE_TRAJECTORIES,
-    TREE_UPDATE,
-    WITHHELD,
-    Header,
-    Meta,
-    StepLeaf,
-    TrajectoryLeaf,
-    unpack,
-)
-from ..diloco.inner import SegmentResult, TrainState, run_segment, state_bytes
+from ..core.works import TREE_HEADER, TREE_STEPS, TREE_TRAJECTORIES, TREE_UPDATE, WITHHELD
+from ..diloco.inner import SegmentResult, TrainState, state_bytes
 from ..models import parameter_count
+from ..toploc import steps
+from ..toploc.steps import SKETCH_BYTES, Sketch
 from .base import Fetch
 from .lease import Lease, batches_hash, segment_batches, tokens_hash
-from .pretrain import require_trainable, start_state
+from .opening import Case, Fault, Opened, check_chain, open_work, require
+from .pretrain import plain, require_trainable, run, sketch_segment, start_state
 
-META_BYTES = 4096
 NOT_SERVED = "E1502"
-TOO_LARGE = "E1103"
-
-
-class Fault(Exception):
-    """The work is wrong at one leaf."""
-
-    def __init__(self, tree: int, leaf: int, reason: str) -> None:
-        super().__init__(reason)
-        self.tree = tree
-        self.leaf = leaf
-
-
-@dataclass(slots=True)
-class Case:
-    """Everything a judge is given about one work, and what it has looked at so far."""
-
-    spec: Spec
-    data: bytes
-    base: ModelVersion
-    lease: Lease
-    root: bytes
-    fetch: Fetch
-    evidence: Counter[str]
-
-    def read(self, root: bytes, limit: int, tree: int, leaf: int) -> bytes:
-        """An artifact; one larger than it can be is the fault of the leaf that names it."""
-        try:
-            data = self.fetch(root, limit)
-        except CommonweightError as error:
-            if error.code == TOO_LARGE:
-                raise Fault(tree, leaf, error.message) from error
-            raise
-        self.evidence["bytes"] += len(data)
-        return data
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A commitment whose parts fit together."""
-
-    header: Header
-    steps: tuple[StepLeaf, ...]
-    trajectories: tuple[TrajectoryLeaf, ...]
+SAME_SKETCH = 1e-4
+"""Distance of two sketches of the very same state: float32 sums in another order."""
+SPREAD = 4.0
+"""How many times a checker's own two roundings of a segment may lie apart, another machine's may from ours."""
+FLOOR = 0.05
+"""Share of the tolerance that is granted however little our own roundings differ."""
 
 
 def check(
@@ -96,7 +54,7 @@ def check(
     ``fetch(root, max_bytes)`` gives bytes whose Merkle root was verified, or raises `CommonweightError`: E1502 when
     nobody serves them, E1103 when they are longer than ``max_bytes``.
     """
-    case = Case(spec, data, base, lease, root, fetch, Counter())
+    case = Case(spec, data, base, lease, root, fetch)
     drawn = tuple(segments)
 
     def body() -> None:
@@ -105,9 +63,15 @@ def check(
         opened = open_work(case)
         for index in range(len(opened.steps)):
             check_chain(case, opened, index)
-        check_update(case, opened)
+        proofs = {}
         for index in drawn:
-            check_trajectory(case, opened, index, replay(case, opened, index))
+            check_data(case, opened, index)
+            proofs[index] = read_proofs(case, opened, index)
+        end = check_update(case, opened)
+        sketches = check_sketches(case, opened, end)
+        for index in drawn:
+            result = replay(case, opened, index, sketches[index])
+            check_activations(case, index, result, proofs[index])
 
     return _judged(case, body)
 
@@ -119,19 +83,23 @@ def judge_leaf(
 
     ``leaf`` is `WITHHELD` - 1 or more when data was said to be missing. ``fetch`` as for `check`.
     """
-    case = Case(spec, data, base, lease, root, fetch, Counter())
+    case = Case(spec, data, base, lease, root, fetch)
 
     def body() -> None:
         opened = open_work(case)
         if leaf >= WITHHELD - 1:
             check_available(case, opened)
+        elif tree == TREE_HEADER:
+            check_sketches(case, opened, end_state(case, opened))
         elif tree == TREE_UPDATE:
             check_update(case, opened, leaf)
         elif tree == TREE_STEPS and leaf < spec.training.segments:
             check_chain(case, opened, leaf)
-            replay(case, opened, leaf)
+            check_data(case, opened, leaf)
+            replay(case, opened, leaf, read_sketches(case, opened)[leaf])
         elif tree == TREE_TRAJECTORIES and leaf < spec.training.segments:
-            check_trajectory(case, opened, leaf, rerun(case, opened, leaf))
+            proofs = read_proofs(case, opened, leaf)
+            check_activations(case, leaf, rerun(case, opened, leaf)[1], proofs)
 
     return _judged(case, body)
 
@@ -152,63 +120,8 @@ def _judged(case: Case, body: Callable[[], None]) -> Verdict:
 
 
 def _verdict(case: Case, outcome: Outcome, reason: str, tree: int = 0, leaf: int = 0) -> Verdict:
-    return Verdict(outcome, reason, tree, leaf, tuple(sorted(case.evidence.items())))
-
-
-def open_work(case: Case) -> Opened:
-    """Header, meta and traces, bound to the lease and to each other."""
-    spec = case.spec
-    count = spec.training.segments
-    try:
-        header = Header.decode(case.read(case.root, merkle.LEAF, TREE_HEADER, 0))
-        meta = codec.decode(Meta, case.read(header.meta_root, META_BYTES, TREE_HEADER, 0))
-        require(
-            header.step_count == header.trajectory_count == count, "the header does not list every segment"
-        )
-        lanes = fixed.padded(parameter_count(spec.model))
-        require(header.update_length == lanes, "the update has another length than the model")
-        bind(case, meta)
-        size = count * merkle.LEAF
-        steps = unpack(StepLeaf, case.read(header.step_root, size, TREE_HEADER, 0), count)
-        trajectories = unpack(TrajectoryLeaf, case.read(header.trajectory_root, size, TREE_HEADER, 0), count)
-    except EncodingError as error:
-        raise Fault(TREE_HEADER, 0, f"malformed commitment: {error.message}") from error
-    require(meta.end_state == steps[-1].post, "the end state is not the one of the last segment")
-    case.evidence["leaves"] += 2 * count
-    return Opened(header, steps, trajectories)
-
-
-def check_chain(case: Case, opened: Opened, index: int) -> None:
-    """A segment starts where the one before ended; the first one starts from the base version."""
-    before = start_state(case.spec, case.base).root if index == 0 else opened.steps[index - 1].post
-    if opened.steps[index].pre != before:
-        reason = "the base version's state" if index == 0 else "where the one before ended"
-        raise Fault(TREE_STEPS, index, f"the segment does not start from {reason}")
-
-
-def require(ok: bool, reason: str) -> None:
-    if not ok:
-        raise Fault(TREE_HEADER, 0, reason)
-
-
-def bind(case: Case, meta: Meta) -> None:
-    lease, spec = case.lease, case.spec
-    wanted = Meta(
-        chain_id=lease.chain_id,
-        tasks=lease.tasks,
-        task=lease.task,
-        round=lease.round,
-        slot=lease.slot,
-        trainer=lease.trainer,
-        spec=spec.root,
-        base=lease.base,
-        seed=lease.seed,
-        end_state=meta.end_state,
-        blinding=meta.blinding,
-        profile=spec.verification.profile,
-    )
-    for name in Meta.__dataclass_fields__:
-        require(getattr(meta, name) == getattr(wanted, name), f"the work is bound to another {name}")
+    counts, measures = sorted(case.evidence.items()), sorted(case.measures.items())
+    return Verdict(outcome, reason, tree, leaf, tuple(counts), tuple(measures))
 
 
 def _state(case: Case, root: bytes, tree: int, leaf: int) -> TrainState:
@@ -219,10 +132,15 @@ def _state(case: Case, root: bytes, tree: int, leaf: int) -> TrainState:
         raise Fault(tree, leaf, f"malformed state: {error.message}") from error
 
 
-def check_update(case: Case, opened: Opened, only: int | None = None) -> None:
+def end_state(case: Case, opened: Opened) -> TrainState:
+    """The state behind the last segment, as committed."""
+    return _state(case, opened.steps[-1].post, TREE_STEPS, len(opened.steps) - 1)
+
+
+def check_update(case: Case, opened: Opened, only: int | None = None) -> TrainState:
     """The update is exactly the quantised difference of base and end state (in leaf ``only``, if given)."""
     count = parameter_count(case.spec.model)
-    end = _state(case, opened.steps[-1].post, TREE_STEPS, len(opened.steps) - 1)
+    end = end_state(case, opened)
     try:
         update = fixed.decode_update(
             case.read(opened.header.update_root, 4 * fixed.padded(count), TREE_UPDATE, 0), count
@@ -235,23 +153,105 @@ def check_update(case: Case, opened: Opened, only: int | None = None) -> None:
         leaf = int(wrong[0]) if only is None else only
         raise Fault(TREE_UPDATE, leaf, "the update is not the one of the end state")
     case.evidence["update_lanes"] += count
+    return end
 
 
-def replay(case: Case, opened: Opened, index: int) -> SegmentResult:
-    """Replay one segment from the trainer's own pre-state; the post-state must be equal bit for bit."""
-    leaf = opened.steps[index]
-    if leaf.batch != batches_hash(segment_batches(case.spec, case.data, case.lease.seed, index)):
+def read_sketches(case: Case, opened: Opened) -> list[Sketch]:
+    """The committed sketches of all segments."""
+    raw = case.read(opened.meta.sketches, len(opened.steps) * SKETCH_BYTES, TREE_HEADER, 0)
+    try:
+        if len(raw) != len(opened.steps) * SKETCH_BYTES:
+            raise EncodingError(f"{len(opened.steps)} segments have other sketches than {len(raw)} bytes")
+        return [Sketch.decode(raw[i : i + SKETCH_BYTES]) for i in range(0, len(raw), SKETCH_BYTES)]
+    except EncodingError as error:
+        raise Fault(TREE_HEADER, 0, f"malformed sketches: {error.message}") from error
+
+
+def check_sketches(case: Case, opened: Opened, end: TrainState) -> list[Sketch]:
+    """The segments' sketches add up to the way from the base version to the end state."""
+    sketches = read_sketches(case, opened)
+    start = start_state(case.spec, case.base).theta.numpy()
+    ok = steps.adds_up(sketches, start, end.theta.numpy(), case.lease.seed)
+    require(ok, "the segments' sketches do not add up to the work")
+    case.evidence["sketches"] += len(sketches)
+    return sketches
+
+
+def check_data(case: Case, opened: Opened, index: int) -> None:
+    """A segment's batches are those that the lease's seed gives."""
+    if opened.steps[index].batch != batches_hash(
+        segment_batches(case.spec, case.data, case.lease.seed, index)
+    ):
         raise Fault(TREE_STEPS, index, "the segment used other data than the lease's seed gives")
-    result = rerun(case, opened, index)
-    if result.state.root != leaf.post:
-        raise Fault(TREE_STEPS, index, "replaying the segment gives another state")
-    if result.loss != leaf.loss:
-        raise Fault(TREE_STEPS, index, f"the segment's loss is {result.loss:.6f}, not {leaf.loss:.6f}")
+
+
+def replay(case: Case, opened: Opened, index: int, claimed: Sketch) -> SegmentResult:
+    """Replay one segment from the trainer's own pre-state and compare where it ends.
+
+    Within this machine's profile states are equal bit for bit; else within the spec's tolerance.
+    """
+    leaf = opened.steps[index]
+    before, result = rerun(case, opened, index)
+    own = Sketch.decode(sketch_segment(case.lease, before, result.state))
+    apart = steps.distance(claimed, own)
+    case.measure("step_distance", apart)
+    if opened.exact:
+        if result.state.root != leaf.post:
+            raise Fault(TREE_STEPS, index, "replaying the segment gives another state")
+        if result.loss != leaf.loss:
+            raise Fault(TREE_STEPS, index, f"the segment's loss is {result.loss:.6f}, not {leaf.loss:.6f}")
+        if apart > SAME_SKETCH:
+            raise Fault(TREE_STEPS, index, "the segment's sketch is not the one of its states")
+    else:
+        _compare(case, opened, index, before, result, apart)
     case.evidence["segments"] += 1
     return result
 
 
-def rerun(case: Case, opened: Opened, index: int) -> SegmentResult:
+def _compare(
+    case: Case, opened: Opened, index: int, before: TrainState, result: SegmentResult, apart: float
+) -> None:
+    """Across profiles: the sketch's distance, the loss, and every chunk of the end state."""
+    tolerance, leaf = _bound(case, index, before, result), opened.steps[index]
+    if apart > tolerance:
+        reason = f"replaying ends {apart:.3g} from the segment's sketch, {tolerance:g} is tolerated"
+        raise Fault(TREE_STEPS, index, reason)
+    if abs(result.loss - leaf.loss) > 10 * tolerance * max(1.0, abs(result.loss)):
+        raise Fault(TREE_STEPS, index, f"the segment's loss is {result.loss:.6f}, not {leaf.loss:.6f}")
+    post = _state(case, leaf.post, TREE_STEPS, index)
+    theta = before.theta.numpy()
+    bounds = steps.chunk_bounds(theta, plain(result.state), tolerance)
+    replayed = result.state.encode()
+    leaves = range(merkle.leaf_count(len(replayed)))
+    bad = steps.bad_chunk(post.encode(), replayed, leaves, bounds)
+    if bad is not None:
+        raise Fault(TREE_STEPS, index, f"chunk {bad} of the end state is not where replaying ends")
+    case.measure("state_distance", steps.true_distance(theta, plain(post), plain(result.state)))
+    case.evidence["state_chunks"] += len(leaves)
+
+
+def _bound(case: Case, index: int, before: TrainState, result: SegmentResult) -> float:
+    """What is tolerated of this very segment: little where our own roundings agree, at most the spec's tolerance.
+
+    Raises E1609 where two roundings on this machine already differ by more than the tolerance tells apart.
+    """
+    limit = case.spec.verification.tolerance
+    batches = segment_batches(case.spec, case.data, case.lease.seed, index)
+    with sdpa_kernel(SDPBackend.MATH):
+        other = run(case.spec, before, batches, index).state
+    own, rounded = (Sketch.decode(sketch_segment(case.lease, before, s)) for s in (result.state, other))
+    spread = steps.distance(rounded, own)
+    case.measure("own_spread", spread)
+    if 1.5 * spread > limit:
+        raise CommonweightError(
+            "E1609",
+            f"two roundings of segment {index} differ by {spread:.3g} here, {limit:g} is tolerated",
+            "the task needs shorter segments or a larger tolerance: see `commonweight calibrate`",
+        )
+    return min(limit, max(SPREAD * spread, FLOOR * limit))
+
+
+def rerun(case: Case, opened: Opened, index: int) -> tuple[TrainState, SegmentResult]:
     """Compute one segment from the committed pre-state on the lease's data, whatever the trainer claims of it."""
     spec = case.spec
     batches = segment_batches(spec, case.data, case.lease.seed, index)
@@ -260,35 +260,43 @@ def rerun(case: Case, opened: Opened, index: int) -> SegmentResult:
     else:
         state = _state(case, opened.steps[index].pre, TREE_STEPS, index)
     case.evidence["steps"] += len(batches)
-    return run_segment(spec.model, spec.training, state, batches, index * spec.training.segment)
+    return state, run(spec, state, batches, index)
 
 
-def check_trajectory(case: Case, opened: Opened, index: int, result: SegmentResult) -> None:
-    """Tokens and activation proof of a segment's first forward pass against the verifier's own hidden states."""
-    spec, leaf = case.spec, opened.trajectories[index]
-    v = spec.verification
-    first = segment_batches(spec, case.data, case.lease.seed, index)[0]
+def read_proofs(case: Case, opened: Opened, index: int) -> toploc.Proofs:
+    """Activation proofs of a segment, well formed, and for the tokens that the lease's seed gives."""
+    leaf, v = opened.trajectories[index], case.spec.verification
+    first = segment_batches(case.spec, case.data, case.lease.seed, index)[0]
     tokens = first.shape[0] * (first.shape[1] - 1)
-    chunks = toploc.chunk_count(tokens, v.chunk)
     if leaf.tokens != tokens_hash(first) or leaf.count != tokens:
         raise Fault(TREE_TRAJECTORIES, index, "the trajectory holds other tokens than the lease's seed gives")
+    chunks = toploc.chunk_count(tokens, v.chunk)
     raw = case.read(leaf.proof, chunks * (2 + 2 * v.topk), TREE_TRAJECTORIES, index)
     try:
-        stats = toploc.verify(result.hidden, toploc.decode(raw, v.topk, chunks), v.topk, v.chunk)
+        return toploc.decode(raw, v.topk, chunks)
     except EncodingError as error:
         raise Fault(TREE_TRAJECTORIES, index, f"malformed activation proof: {error.message}") from error
-    if (
-        stats.exponent_mismatches > v.max_exponent_mismatches
-        or stats.mantissa_mean > v.max_mantissa_mean
-        or stats.sign_mismatches > v.max_sign_mismatches
-    ):
-        raise Fault(TREE_TRAJECTORIES, index, f"the activation proof does not match: {stats}")
+
+
+def check_activations(case: Case, index: int, result: SegmentResult, proofs: toploc.Proofs) -> None:
+    """The proofs of a segment's first forward pass against the verifier's own hidden states."""
+    v = case.spec.verification
+    try:
+        stats = toploc.verify(result.hidden, proofs, v.topk, v.chunk)
+    except EncodingError as error:
+        raise Fault(TREE_TRAJECTORIES, index, f"activations that prove nothing: {error.message}") from error
+    case.measure("proof_score", stats.score)
+    case.measure("proof_exponent_mismatches", stats.exponent_mismatches)
+    wrong = toploc.fault(stats, v.topk, v)
+    if wrong:
+        raise Fault(TREE_TRAJECTORIES, index, f"the activation proof does not match: {wrong}")
     case.evidence["proof_chunks"] += stats.chunks
 
 
 def check_available(case: Case, opened: Opened) -> None:
     """Every artifact that the work names can be fetched."""
     check_update(case, opened)
+    read_sketches(case, opened)
     v, context = case.spec.verification, case.spec.model.context
     chunks = toploc.chunk_count(case.spec.training.batch * context, v.chunk)
     for step, trajectory in zip(opened.steps, opened.trajectories, strict=True):

@@ -309,10 +309,10 @@ def finish(
     with torch.no_grad():
         end = setting.trainable.full(run_.states[-1].theta)
     update = fixed.to_bytes(fixed.make_update(base.weights, end.numpy(), spec.merge))
-    pieces = [piece for _, columns, encoded in done for piece in (columns, encoded)]
+    named = {merkle.root(piece): piece for _, *pieces in done for piece in pieces}
     steps = [step for step, _, _ in done]
     return assemble_leaves(
-        spec, setting.lease, steps, trajectories, pieces, update, blinding, type(run_).cheats
+        spec, setting.lease, steps, trajectories, named, update, blinding, type(run_).cheats
     )
 
 

@@ -13,6 +13,7 @@ from ..core.errors import CommonweightError, EncodingError
 from ..core.hashing import tagged
 from ..core.spec import Spec
 from ..core.works import Header, Meta, StepLeaf, TrajectoryLeaf, pack
+from ..toploc.steps import SKETCH_BYTES, Sketch
 
 Batch = npt.NDArray[np.uint8]
 STEP_LEAF_BYTES = 108
@@ -35,15 +36,16 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a trainer notes of one segment: two leaves, and the TOPLOC proof of its first forward pass."""
+    """What a trainer notes of one segment: two leaves, the TOPLOC proof of its first forward pass, its sketch."""
 
     step: StepLeaf
     trajectory: TrajectoryLeaf
     proof: bytes
+    sketch: bytes = bytes(SKETCH_BYTES)
 
     def encode(self) -> bytes:
         """For the trainer's own checkpoint."""
-        return codec.encode(self.step) + codec.encode(self.trajectory) + self.proof
+        return codec.encode(self.step) + codec.encode(self.trajectory) + self.sketch + self.proof
 
     @staticmethod
     def decode(data: bytes) -> Record:
@@ -51,9 +53,10 @@ class Record:
         cut = STEP_LEAF_BYTES + TRAJECTORY_LEAF_BYTES
         step = codec.decode(StepLeaf, data[:STEP_LEAF_BYTES])
         trajectory = codec.decode(TrajectoryLeaf, data[STEP_LEAF_BYTES:cut])
-        if merkle.root(data[cut:]) != trajectory.proof:
+        sketch, proof = data[cut : cut + SKETCH_BYTES], data[cut + SKETCH_BYTES :]
+        if merkle.root(proof) != trajectory.proof:
             raise EncodingError("a checkpoint's proof is not the one it names")
-        return Record(step, trajectory, data[cut:])
+        return Record(step, trajectory, proof, Sketch.decode(sketch).encode())
 
 
 class Checkpoint(Protocol):
@@ -127,11 +130,20 @@ def assemble(
     update: bytes,
     blinding: bytes,
     cheated: bool = False,
+    profile: str = "",
 ) -> Product:
-    """Tie records, states (after each segment) and update into one work. ``update`` is the encoded artifact."""
+    """Tie records, states (after each segment) and update into one work.
+
+    ``update`` is the encoded artifact; ``profile`` the numeric profile it was computed in, the spec's if empty.
+    """
     steps, trajectories = [r.step for r in records], [r.trajectory for r in records]
-    pieces = [*states, *(r.proof for r in records)]
-    return assemble_leaves(spec, lease, steps, trajectories, pieces, update, blinding, cheated)
+    sketches = b"".join(r.sketch for r in records)
+    named = {r.step.post: state for r, state in zip(records, states, strict=True)}
+    named |= {r.trajectory.proof: r.proof for r in records}
+    named[merkle.root(sketches)] = sketches
+    return assemble_leaves(
+        spec, lease, steps, trajectories, named, update, blinding, cheated, profile, merkle.root(sketches)
+    )
 
 
 def assemble_leaves(
@@ -139,12 +151,17 @@ def assemble_leaves(
     lease: Lease,
     steps: list[StepLeaf],
     trajectories: list[TrajectoryLeaf],
-    pieces: list[bytes],
+    named: dict[bytes, bytes],
     update: bytes,
     blinding: bytes,
     cheated: bool = False,
+    profile: str = "",
+    sketches: bytes = bytes(32),
 ) -> Product:
-    """Tie leaves, the artifacts ``pieces`` that they name, and the encoded update into one work."""
+    """Tie leaves, the artifacts ``named`` in them, and the encoded update into one work.
+
+    ``sketches`` is the root of the segments' sketches, zero for kinds that replay exactly and have none.
+    """
     step_list, trajectory_list = pack(steps), pack(trajectories)
     meta = codec.encode(
         Meta(
@@ -159,10 +176,11 @@ def assemble_leaves(
             seed=lease.seed,
             end_state=steps[-1].post,
             blinding=blinding,
-            profile=spec.verification.profile,
+            profile=profile or spec.verification.profile,
+            sketches=sketches,
         )
     )
-    artifacts = {merkle.root(piece): piece for piece in (step_list, trajectory_list, meta, update, *pieces)}
+    artifacts = {merkle.root(piece): piece for piece in (step_list, trajectory_list, meta, update)} | named
     header = Header(
         update_root=merkle.root(update),
         update_length=len(update) // 4,

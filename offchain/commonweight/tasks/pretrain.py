@@ -15,7 +15,16 @@ from ..core.fixed import ModelVersion
 from ..core.spec import MergeSpec, ModelSpec, Spec, TaskFile
 from ..core.works import StepLeaf, TrajectoryLeaf
 from ..diloco.inner import SegmentResult, TrainState, run_segment
-from ..models import forward, initial_parameters, numeric_profile, parameter_count, pin, require_profile
+from ..models import (
+    computing,
+    forward,
+    initial_parameters,
+    numeric_profile,
+    parameter_count,
+    pin,
+    require_profile,
+)
+from ..toploc import steps
 from .lease import (
     Batch,
     Checkpoint,
@@ -50,7 +59,8 @@ def build_spec(task: TaskFile, data: bytes, initial: ModelVersion) -> Spec:
     """
     verification = task.verification
     if verification.profile == "auto":
-        verification = replace(verification, profile=numeric_profile(task.model, task.training.batch))
+        here = numeric_profile(task.model, task.training.batch, verification.arithmetic)
+        verification = replace(verification, profile=here)
     spec = Spec(
         name=task.name,
         kind=task.kind,
@@ -72,17 +82,41 @@ def start_state(spec: Spec, base: ModelVersion) -> TrainState:
     return TrainState.start(fixed.dequantise_weights(base.weights, spec.merge.weight_bits))
 
 
+def run(spec: Spec, state: TrainState, batches: list[Batch], index: int) -> SegmentResult:
+    """Compute segment ``index`` from ``state`` in the spec's arithmetic."""
+    with computing(spec.verification.arithmetic):
+        return run_segment(spec.model, spec.training, state, batches, index * spec.training.segment)
+
+
+def plain(state: TrainState) -> steps.State:
+    """A state's arrays, without copying."""
+    return steps.State(state.theta.numpy(), state.m.numpy(), state.v.numpy())
+
+
+def sketch_segment(lease: Lease, before: TrainState, after: TrainState) -> bytes:
+    """The sketch that a trainer commits for one segment."""
+    return steps.sketch(before.theta.numpy(), plain(after), lease.seed).encode()
+
+
 def record_segment(
-    spec: Spec, index: int, pre: bytes, result: SegmentResult, state_root: bytes, batches: list[Batch]
+    spec: Spec,
+    lease: Lease,
+    index: int,
+    before: TrainState,
+    result: SegmentResult,
+    roots: tuple[bytes, bytes],
+    batches: list[Batch],
 ) -> Record:
-    """Leaves and activation proof of a segment that was really run."""
+    """Leaves, activation proof and sketch of a segment that was really run; ``roots`` of the states around it."""
     v = spec.verification
+    pre, post = roots
     proof = toploc.encode(toploc.build(result.hidden, v.topk, v.chunk))
     first = batches[0]
     return Record(
-        StepLeaf(index, pre, state_root, batches_hash(batches), result.loss),
+        StepLeaf(index, pre, post, batches_hash(batches), result.loss),
         TrajectoryLeaf(index, tokens_hash(first), first.shape[0] * (first.shape[1] - 1), merkle.root(proof)),
         proof,
+        sketch_segment(lease, before, result.state),
     )
 
 
@@ -110,17 +144,17 @@ def train(
         state, pre = TrainState.decode(states[-1], parameters(spec)), records[-1].step.post
     for index in range(len(records), spec.training.segments):
         batches = segment_batches(spec, data, lease.seed, index)
-        result = run_segment(spec.model, spec.training, state, batches, index * spec.training.segment)
+        result = run(spec, state, batches, index)
         result.require_finite()
         encoded = result.state.encode()
-        record = record_segment(spec, index, pre, result, merkle.root(encoded), batches)
+        record = record_segment(spec, lease, index, state, result, (pre, merkle.root(encoded)), batches)
         if checkpoint:
             checkpoint.save(index, encoded, record.encode())
         states.append(encoded)
         records.append(record)
         state, pre = result.state, record.step.post
     update = fixed.to_bytes(fixed.make_update(base.weights, state.theta.numpy(), spec.merge))
-    return assemble(spec, lease, records, states, update, blinding)
+    return assemble(spec, lease, records, states, update, blinding, profile=profile_here(spec))
 
 
 def _resume(
@@ -144,11 +178,18 @@ def _resume(
     return out
 
 
+def profile_here(spec: Spec) -> str:
+    """This machine's numeric profile for a task."""
+    return numeric_profile(spec.model, spec.training.batch, spec.verification.arithmetic)
+
+
 def require_trainable(spec: Spec) -> None:
-    """Raise E1601 (another numeric profile) or E1004 (too little text); pins this thread's numerics."""
+    """Raise E1601 (another profile, and no tolerance) or E1004 (too little text); pins this thread's numerics."""
     pin()
     require_text(spec)
-    require_profile(spec.verification.profile, spec.model, spec.training.batch)
+    v = spec.verification
+    if v.tolerance == 0:
+        require_profile(v.profile, spec.model, spec.training.batch, v.arithmetic)
 
 
 def evaluate(spec: Spec, data: bytes, version: ModelVersion) -> float:

@@ -7,7 +7,6 @@ these tokens (activations, sampling, log-probabilities), and does learning from 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -36,9 +35,10 @@ from ..rl.rollout import Episode, Scene
 from ..rl.trajectories import Columns, Trajectory
 from . import grpo
 from .base import Fetch
-from .checking import META_BYTES, NOT_SERVED, Case, Fault, Opened, bind, require
+from .checking import NOT_SERVED
 from .lease import Lease
-from .rl_evidence import Evidence, examine, misfit, proof_fits, proof_length
+from .opening import META_BYTES, Case, Fault, Opened, bind, require
+from .rl_evidence import Evidence, examine, misfit, proof_length, proofs_fit
 
 TOKEN_BYTES = 9
 ROW_BYTES = 64
@@ -57,7 +57,7 @@ def check(
 
     ``fetch`` as in `checking.check`.
     """
-    case = Case(spec, data, base, lease, root, fetch, Counter())
+    case = Case(spec, data, base, lease, root, fetch)
     drawn = tuple(segments)
 
     def body() -> None:
@@ -89,7 +89,7 @@ def judge_leaf(
     fetch: Fetch,
 ) -> Verdict:
     """A juror's verdict: is exactly this leaf valid? ``leaf`` is `WITHHELD` - 1 or more for missing data."""
-    case = Case(spec, data, base, lease, root, fetch, Counter())
+    case = Case(spec, data, base, lease, root, fetch)
     size = spec.training.segment * spec.training.batch
 
     def body() -> None:
@@ -116,7 +116,14 @@ def _judged(case: Case, body: Callable[[], None]) -> Verdict:
     """Run a check; every way it can end is a verdict."""
 
     def verdict(outcome: Outcome, reason: str, tree: int = 0, leaf: int = 0) -> Verdict:
-        return Verdict(outcome, reason, tree, leaf, tuple(sorted(case.evidence.items())))
+        return Verdict(
+            outcome,
+            reason,
+            tree,
+            leaf,
+            tuple(sorted(case.evidence.items())),
+            tuple(sorted(case.measures.items())),
+        )
 
     try:
         grpo.require_trainable(case.spec)
@@ -154,6 +161,7 @@ class Court:
             lanes = fixed.padded(grpo.parameters(spec))
             require(header.update_length == lanes, "the update has another length than the model")
             bind(case, meta)
+            require(meta.sketches == bytes(32), "this kind has no sketches")
             raw = case.read(header.step_root, segments * merkle.LEAF, TREE_HEADER, 0)
             steps = unpack(StepLeaf, raw, segments)
             raw = case.read(header.trajectory_root, count * merkle.LEAF, TREE_HEADER, 0)
@@ -162,7 +170,7 @@ class Court:
             raise Fault(TREE_HEADER, 0, f"malformed commitment: {error.message}") from error
         require(meta.end_state == steps[-1].post, "the end state is not the one of the last segment")
         case.evidence["leaves"] += segments + count
-        return Opened(header, steps, trajectories)
+        return Opened(header, meta, True, steps, trajectories)
 
     def state(self, after: int) -> TrainState:
         """The committed state after so many segments; 0 is the derived start."""
@@ -241,6 +249,8 @@ class Court:
         first = grpo.rows_of(self.spec, index).start + span.start
         policy = self.setting.policy(self.state(grpo.behaviour(self.spec, index)).theta)
         evidence = examine(policy, rows, self.spec.rl, self.spec.verification.chunk)
+        self.case.measure("token_margin", float(evidence.margin.max(initial=0.0)))
+        self.case.measure("logprob_error", float(evidence.logprob_error.max(initial=0.0)))
         self._require_replay(evidence, first)
         self._require_proofs(evidence, rows, first)
         self.case.evidence["sampled_tokens"] += sum(int(r.mask.sum()) for r in rows)
@@ -260,17 +270,14 @@ class Court:
 
     def _require_proofs(self, evidence: Evidence, rows: Sequence[Trajectory], first: int) -> None:
         v = self.spec.verification
-        try:
-            if proof_fits(evidence.hidden, rows, v) is None:
-                self.case.evidence["proof_chunks"] += sum(h.shape[0] for h in evidence.hidden) // v.chunk
-                return
-        except EncodingError:
-            pass
+        if proofs_fit(evidence.hidden, rows, v):
+            self.case.evidence["proof_chunks"] += sum(h.shape[0] for h in evidence.hidden) // v.chunk
+            return
         for at, row in enumerate(rows):
             reason = misfit(evidence.hidden[at], row, v)
-            if reason is not None:
+            if reason:
                 raise Fault(TREE_TRAJECTORIES, first + at, reason)
-        raise AssertionError("proofs that fit one by one fit together")
+            self.case.evidence["proof_chunks"] += evidence.hidden[at].shape[0] // v.chunk
 
     def replay(self, index: int) -> None:
         """Learning from the segment's trajectories gives the claimed state and loss, bit for bit."""

@@ -6,7 +6,7 @@ The same pass serves the activation proofs, the replay of the sampling and the l
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -117,22 +117,16 @@ def _chunked(hidden: Tensor, row: Trajectory, chunk: int) -> Tensor:
     return torch.cat(parts) if parts else hidden
 
 
-def proof_fits(
-    hidden: Sequence[Tensor], rows: Sequence[Trajectory], v: VerificationSpec
-) -> toploc.ProofStats | None:
-    """The worst statistics of these trajectories' proofs, None when they are within the spec's thresholds.
-
-    Raises `EncodingError` for malformed proofs.
-    """
+def proofs_fit(hidden: Sequence[Tensor], rows: Sequence[Trajectory], v: VerificationSpec) -> bool:
+    """True when all proofs fit, judged together for speed; False means that they must be judged one by one."""
     chunks = sum(h.shape[0] for h in hidden) // v.chunk
-    proofs = toploc.decode(b"".join(r.proof for r in rows), v.topk, chunks)
-    stats = toploc.verify(torch.cat(list(hidden)), proofs, v.topk, v.chunk)
-    good = (
-        stats.exponent_mismatches <= v.max_exponent_mismatches
-        and stats.mantissa_mean <= v.max_mantissa_mean
-        and stats.sign_mismatches <= v.max_sign_mismatches
-    )
-    return None if good else stats
+    try:
+        proofs = toploc.decode(b"".join(r.proof for r in rows), v.topk, chunks)
+        stats = toploc.verify(torch.cat(list(hidden)), proofs, v.topk, v.chunk)
+    except EncodingError:
+        return False
+    # No trajectory's score can exceed the sum of all.
+    return not toploc.fault(replace(stats, score=stats.score * chunks), v.topk, v)
 
 
 def proof_length(row: Trajectory, v: VerificationSpec) -> int:
@@ -140,10 +134,11 @@ def proof_length(row: Trajectory, v: VerificationSpec) -> int:
     return proof_chunks(row.mask, v.chunk) * (2 + 2 * v.topk)
 
 
-def misfit(hidden: Tensor, row: Trajectory, v: VerificationSpec) -> str | None:
-    """Why one trajectory's proof does not fit, or None."""
+def misfit(hidden: Tensor, row: Trajectory, v: VerificationSpec) -> str:
+    """Why one trajectory's proof does not fit; empty when it does."""
     try:
-        stats = proof_fits([hidden], [row], v)
+        proofs = toploc.decode(row.proof, v.topk, hidden.shape[0] // v.chunk)
+        found = toploc.fault(toploc.verify(hidden, proofs, v.topk, v.chunk), v.topk, v)
     except EncodingError as error:
         return f"malformed activation proof: {error.message}"
-    return None if stats is None else f"the activation proof does not match: {stats}"
+    return f"the activation proof does not match: {found}" if found else ""

@@ -65,7 +65,7 @@ def bits(rows: Keys, tokens: npt.NDArray[Any]) -> Keys:
     """The 52 random bits of each token of each row; ``rows`` and ``tokens`` broadcast."""
     with np.errstate(over="ignore"):
         steps = (np.asarray(tokens).astype(np.uint64) + np.uint64(1)) * np.uint64(GOLDEN)
-        return mix(np.atleast_1d(np.asarray(rows, dtype=np.uint64) + steps)) >> np.uint64(12)
+        return mix(np.atleast_1d(rows + steps)) >> np.uint64(12)
 
 
 def gumbel(rows: Keys, tokens: npt.NDArray[Any]) -> Floats:

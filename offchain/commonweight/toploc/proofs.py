@@ -2,7 +2,8 @@
 
 Wire format of a proof, as the published `toploc` package has it: modulus, then k coefficients in ascending order,
 2 bytes big-endian each. Ties are broken canonically: larger magnitude first, then smaller index. The decoder is
-strict and total; unlike the package's verifier ours also compares signs and refuses values that are not finite.
+strict and total. Judging is stricter than the package's: signs count, proofs that do not depend on the index are
+refused, so are values that are not finite, and a sequence is judged as a whole by thresholds that were measured.
 """
 
 from __future__ import annotations
@@ -15,27 +16,51 @@ import torch
 from torch import Tensor
 
 from ..core.errors import EncodingError
+from ..core.spec import VerificationSpec
 from .field import Ints, P, evaluate, interpolate
+from .topk import NOT_FINITE, Bits, injective_moduli, select, select_on_device
 
-Bits = npt.NDArray[np.uint16]
+Floats = npt.NDArray[np.float64]
+
+CONTROL_EVERY = 4
+"""One control point for so many top indices: a point where an honest proof has nothing to say."""
+CONTROL_LIMIT = 0.5
+"""Share of control points that may look like a top value. Honest proofs show about (exponents in use) / 256."""
+WORST_MANTISSA = 128.0
+"""Mean mantissa error of a chunk without one equal exponent; a measured one is at most 127."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """Polynomials of the chunks of one sequence: ``moduli`` int64 ``(chunks,)``, ``coefficients`` ``(chunks, k)``."""
+
+    moduli: Ints
+    coefficients: Ints
+
+    def __len__(self) -> int:
+        return len(self.moduli)
 
 
 @dataclass(frozen=True, slots=True)
 class ProofStats:
-    """The worst chunk of a proof list, per statistic; all zero for the very same activations."""
+    """A sequence's proofs against the verifier's own activations; all zero for the very same ones.
+
+    ``exponent_mismatches``, ``mantissa_mean``, ``sign_mismatches``, ``control_hits``: of the worst chunk, each by
+    itself. ``score``: mean over chunks of mantissa_mean + 8 * exponent_mismatches / k.
+    """
 
     chunks: int
     exponent_mismatches: int
     mantissa_mean: float
     sign_mismatches: int
+    control_hits: int = 0
+    score: float = 0.0
 
 
 def bf16_bits(hidden: Tensor) -> Bits:
-    """Bit patterns of the values rounded to bfloat16, same shape. Raises `EncodingError` when one is not finite."""
-    rounded = hidden.to(torch.bfloat16)
-    if not bool(torch.isfinite(rounded).all()):
-        raise EncodingError("activations are not finite")
-    return rounded.contiguous().view(torch.int16).numpy().view(np.uint16)
+    """Bit patterns of the values rounded to bfloat16, same shape."""
+    rounded = hidden.detach().to(torch.bfloat16).contiguous().view(torch.int16)
+    return rounded.cpu().numpy().view(np.uint16)
 
 
 def chunk_count(tokens: int, chunk: int) -> int:
@@ -43,84 +68,131 @@ def chunk_count(tokens: int, chunk: int) -> int:
     return -(-tokens // chunk)
 
 
-def _chunks(hidden: Tensor, topk: int, chunk: int) -> Bits:
-    """Rows of ``chunk * dim`` bit patterns, shape ``(chunks, chunk * dim)``; a short last row is filled with +0.
-
-    The filler ranks behind every real value. Raises `EncodingError` when a row has fewer than ``topk`` real values.
-    """
-    bits = bf16_bits(hidden)
+def _split(bits: Bits, topk: int, chunk: int) -> list[Bits]:
+    """Rows of whole chunks, and the short last one as a row of its own. Raises `EncodingError` if too short."""
     tokens, dim = bits.shape
-    count = chunk_count(tokens, chunk)
-    if count == 0 or (tokens - (count - 1) * chunk) * dim < topk:
+    full = tokens // chunk
+    rest = tokens - full * chunk
+    if tokens == 0 or (rest or chunk) * dim < topk:
         raise EncodingError(f"{tokens} hidden states are too few for the top {topk} of each chunk of {chunk}")
-    rows = np.zeros((count * chunk, dim), dtype=np.uint16)
-    rows[:tokens] = bits
-    return rows.reshape(count, chunk * dim)
+    parts = [bits[: full * chunk].reshape(full, -1)] if full else []
+    return [*parts, bits[full * chunk :].reshape(1, -1)] if rest else parts
 
 
-def _top(rows: Bits, k: int) -> Ints:
-    """Ascending indices of each row's k largest magnitudes, shape ``(chunks, k)``; among equals the smaller index."""
-    size = rows.shape[1]
-    ranked = (rows & 0x7FFF).astype(np.int64) * size + np.arange(size - 1, -1, -1)
-    return np.sort(np.argpartition(ranked, size - k, axis=1)[:, size - k :], axis=1)
+def _top(hidden: Tensor, topk: int, chunk: int) -> tuple[Ints, Ints]:
+    """Indices of the top values of each chunk and their bit patterns, ``(chunks, k)`` each. Raises `EncodingError`."""
+    if hidden.device.type != "cpu":
+        return _top_on_device(hidden, topk, chunk)
+    parts = _split(bf16_bits(hidden), topk, chunk)
+    found = [(rows, select(rows, topk)) for rows in parts]
+    indices = np.concatenate([top for _, top in found])
+    values = np.concatenate([np.take_along_axis(rows, top, axis=1) for rows, top in found]).astype(np.int64)
+    return indices, _require_finite(values)
 
 
-def injective_modulus(indices: Ints) -> int:
-    """Largest modulus up to P under which the distinct ``indices`` stay distinct."""
-    if int(indices.max()) < P:
-        return P
-    for modulus in range(P, 0, -1):
-        if np.unique(indices % modulus).size == indices.size:
-            return modulus
-    raise EncodingError("no modulus keeps the indices apart")
+def _top_on_device(hidden: Tensor, topk: int, chunk: int) -> tuple[Ints, Ints]:
+    """`_top` where the activations are; only the chosen ones leave the device."""
+    bits = hidden.detach().to(torch.bfloat16).contiguous().view(torch.int16)
+    tokens, dim = bits.shape
+    full = tokens // chunk * chunk
+    if tokens == 0 or (tokens - full or chunk) * dim < topk:
+        raise EncodingError(f"{tokens} hidden states are too few for the top {topk} of each chunk of {chunk}")
+    parts = [
+        part for part in (bits[:full].reshape(-1, chunk * dim), bits[full:].reshape(1, -1)) if part.numel()
+    ]
+    tops = [select_on_device(part, topk) for part in parts]
+    values = torch.cat([part.gather(1, top) for part, top in zip(parts, tops, strict=True)])
+    patterns = values.cpu().numpy().view(np.uint16).astype(np.int64)
+    return torch.cat(tops).cpu().numpy(), _require_finite(patterns)
 
 
-def build(hidden: Tensor, topk: int, chunk: int) -> list[tuple[int, Ints]]:
-    """(modulus, coefficients) of each chunk of ``hidden``, shape ``(tokens, dim)``."""
-    rows = _chunks(hidden, topk, chunk)
-    top = _top(rows, topk)
-    moduli = [injective_modulus(indices) for indices in top]
-    values = np.take_along_axis(rows, top, axis=1).astype(np.int64)
-    return list(zip(moduli, interpolate(top % np.array(moduli)[:, None], values), strict=True))
+def _require_finite(values: Ints) -> Ints:
+    """The largest magnitudes show it: no other value can be infinite or NaN when none of them is."""
+    if ((values & 0x7FFF) >= NOT_FINITE).any():
+        raise EncodingError("activations are not finite")
+    return values
 
 
-def encode(proofs: list[tuple[int, Ints]]) -> bytes:
+def build(hidden: Tensor, topk: int, chunk: int) -> Proofs:
+    """Proofs of ``hidden``, shape ``(tokens, dim)``, rounded to bfloat16. Raises `EncodingError`.
+
+    Refused are sequences with too few values for their last chunk, values that are not finite, and chunks whose top
+    values are all the same, of which a proof would say nothing.
+    """
+    top, values = _top(hidden, topk, chunk)
+    if topk > 1 and (values == values[:, :1]).all(axis=1).any():
+        raise EncodingError("the top values of a chunk are all the same")
+    moduli = injective_moduli(top)
+    return Proofs(moduli, interpolate(top % moduli[:, None], values))
+
+
+def encode(proofs: Proofs) -> bytes:
     """Proofs of one sequence of chunks, one after the other."""
-    return b"".join(np.concatenate(([modulus], c)).astype(">u2").tobytes() for modulus, c in proofs)
+    return np.column_stack((proofs.moduli, proofs.coefficients)).astype(">u2").tobytes()
 
 
-def decode(data: bytes, topk: int, count: int) -> list[tuple[int, Ints]]:
-    """Strict inverse of `encode` for exactly ``count`` proofs. Raises `EncodingError`."""
+def decode(data: bytes, topk: int, count: int) -> Proofs:
+    """Strict inverse of `encode` for exactly ``count`` proofs. Raises `EncodingError`.
+
+    Null and constant proofs are no encodings of anything.
+    """
     size = 2 + 2 * topk
-    if len(data) != count * size:
+    if count < 1 or len(data) != count * size:
         raise EncodingError(f"{count} proofs have {count * size} bytes, not {len(data)}")
     rows = np.frombuffer(data, dtype=">u2").astype(np.int64).reshape(count, 1 + topk)
-    if ((rows[:, 0] < 1) | (rows[:, 0] > P)).any() or (rows[:, 1:] >= P).any():
+    if ((rows[:, 0] < topk) | (rows[:, 0] > P)).any() or (rows[:, 1:] >= P).any():
         raise EncodingError("a proof's modulus or coefficient is out of range")
-    return [(int(row[0]), row[1:]) for row in rows]
+    if topk > 1 and not rows[:, 2:].any(axis=1).all():
+        raise EncodingError("a proof is constant: it does not depend on the activations' places")
+    return Proofs(rows[:, 0], rows[:, 1:])
 
 
-def verify(hidden: Tensor, proofs: list[tuple[int, Ints]], topk: int, chunk: int) -> ProofStats:
+def verify(hidden: Tensor, proofs: Proofs, topk: int, chunk: int) -> ProofStats:
     """Compare proofs with the verifier's own hidden states, at the verifier's own top indices.
 
-    Raises `EncodingError` when the number of proofs is not the number of chunks.
+    Raises `EncodingError` when the number of proofs is not the number of chunks, or as `build` does.
     """
-    rows = _chunks(hidden, topk, chunk)
-    if len(rows) != len(proofs):
-        raise EncodingError(f"{len(rows)} chunks need as many proofs, not {len(proofs)}")
-    top = _top(rows, topk)
-    own = np.take_along_axis(rows, top, axis=1).astype(np.int64)
-    moduli = np.array([modulus for modulus, _ in proofs])[:, None]
-    claimed = evaluate(np.stack([coefficients for _, coefficients in proofs]), top % moduli)
-    exponent = (own >> 7 & 0xFF) != (claimed >> 7 & 0xFF)
-    sign = (own >> 15) != (claimed >> 15)
-    mantissa = np.where(exponent, 0, np.abs((own & 0x7F) - (claimed & 0x7F))).sum(axis=1)
-    same = (~exponent).sum(axis=1)
-    # Without one equal exponent there is nothing to average: the worst there is, as in the package.
-    mean = np.where(same > 0, mantissa / np.maximum(same, 1), np.inf)
+    top, own = _top(hidden, topk, chunk)
+    if len(top) != len(proofs):
+        raise EncodingError(f"{len(top)} chunks need as many proofs, not {len(proofs)}")
+    moduli = proofs.moduli[:, None]
+    residues = top % moduli
+    # Half a modulus away from a top index lies nothing in particular, and the prover cannot know where that is.
+    control = (residues[:, ::CONTROL_EVERY] + moduli // 2) % moduli
+    claimed = evaluate(proofs.coefficients, np.concatenate((residues, control), axis=1))
+    exponents, mantissas = compare(own, claimed[:, :topk])
+    own_exponents = own >> 7 & 0xFF
+    seen = claimed[:, topk:] >> 7 & 0xFF
+    low, high = own_exponents.min(axis=1, keepdims=True), own_exponents.max(axis=1, keepdims=True)
     return ProofStats(
-        chunks=len(rows),
-        exponent_mismatches=int(exponent.sum(axis=1).max()),
-        mantissa_mean=float(mean.max()),
-        sign_mismatches=int(sign.sum(axis=1).max()),
+        chunks=len(top),
+        exponent_mismatches=int(exponents.max()),
+        mantissa_mean=float(mantissas.max()),
+        sign_mismatches=int(((own >> 15) != (claimed[:, :topk] >> 15)).sum(axis=1).max()),
+        control_hits=int(((seen >= low) & (seen <= high)).sum(axis=1).max()),
+        score=float((mantissas + 8 * exponents / topk).mean()),
     )
+
+
+def compare(own: Ints, claimed: Ints) -> tuple[Ints, Floats]:
+    """Per chunk: positions whose exponents differ, and the mean mantissa error over the others."""
+    differ = own ^ claimed
+    exponent = (differ & 0x7F80) != 0
+    mismatches = exponent.sum(axis=1)
+    errors = np.where(exponent, 0, np.abs((own & 0x7F) - (claimed & 0x7F))).sum(axis=1)
+    same = own.shape[1] - mismatches
+    return mismatches, np.where(same > 0, errors / np.maximum(same, 1), WORST_MANTISSA)
+
+
+def fault(stats: ProofStats, topk: int, v: VerificationSpec) -> str:
+    """What is wrong with a sequence's proofs under a spec's thresholds; empty when nothing is."""
+    controls = len(range(0, topk, CONTROL_EVERY))
+    limits = (
+        ("exponents differ in a chunk", stats.exponent_mismatches, v.max_exponent_mismatches),
+        ("mean mantissa error of a chunk", stats.mantissa_mean, v.max_mantissa_mean),
+        ("signs differ in a chunk", stats.sign_mismatches, v.max_sign_mismatches),
+        ("score of the sequence", stats.score, v.max_proof_score),
+        ("values where there should be none", stats.control_hits, max(2.0, CONTROL_LIMIT * controls)),
+    )
+    broken = [f"{what}: {found:.4g}, at most {most:.4g}" for what, found, most in limits if found > most]
+    return "; ".join(broken)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ..core.errors import CommonweightError
+from . import fast
 from .noise import Floats, Keys, gumbel, gumbel_tensor, mix, row_keys, token_steps
 
 Logits = npt.NDArray[np.float32]
@@ -101,7 +102,7 @@ def replay(
     if not claimed.size:
         return Replay(np.zeros(0), 0, 0.0, -1)
     positions = np.arange(first_position, first_position + claimed.size)
-    rows = row_keys(np.uint64(seed_key), positions)
+    rows = row_keys(np.array([seed_key], dtype=np.uint64), positions)
     inside = (claimed >= 0) & (claimed < ours.shape[1])
     safe = np.where(inside, claimed, 0)
     # Both edges of the nucleus lean towards the claimed token.
@@ -154,6 +155,11 @@ def _scores(logits: Logits, rows: Keys, tokens: Tokens, temperature: float) -> F
 
 def _race(logits: Logits, rows: Keys, temperature: float) -> tuple[Tokens, Floats]:
     """Gumbel-max over the whole vocabulary. An upper bound in float32 first; only what can win is computed exactly."""
+    compiled = fast.kernels(logits.size)
+    if compiled is not None:
+        tokens, scores = compiled.race(logits, rows, temperature)
+        _require_finite(scores)
+        return tokens, scores
     count, vocab = logits.shape
     tokens, scores = np.empty(count, dtype=np.int64), np.empty(count)
     steps = token_steps(vocab)

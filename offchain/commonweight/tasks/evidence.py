@@ -1,0 +1,90 @@
+"""Verdicts that anybody can repeat: from a work's own artifacts, or from the record that another checker left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..core import codec, fixed
+from ..core.errors import CommonweightError, EncodingError
+from ..core.fixed import ModelVersion
+from ..core.spec import Spec
+from ..core.verdict import MAX_REASON, Count, Evidence, Measure, Verdict
+from ..core.works import Header, Meta
+from .base import Fetch
+from .kinds import parameters, task_kind
+from .lease import Lease
+
+MAX_SPEC = 64 * 1024
+MAX_META = 4096
+
+
+def write(lease: Lease, spec: bytes, work: bytes, segments: Sequence[int], verdict: Verdict) -> Evidence:
+    """A verdict's record; ``spec`` and ``work`` are roots."""
+    return Evidence(
+        chain_id=lease.chain_id,
+        tasks=lease.tasks,
+        task=lease.task,
+        round=lease.round,
+        slot=lease.slot,
+        trainer=lease.trainer,
+        base=lease.base,
+        seed=lease.seed,
+        spec=spec,
+        work=work,
+        segments=tuple(segments),
+        outcome=verdict.outcome.value,
+        reason=verdict.reason.encode()[:MAX_REASON].decode(errors="ignore"),
+        tree=verdict.tree,
+        leaf=verdict.leaf,
+        counts=tuple(Count(name, value) for name, value in verdict.evidence),
+        measures=tuple(Measure(name, float(value)) for name, value in verdict.measures),
+    )
+
+
+def lease_of(evidence: Evidence) -> Lease:
+    """The lease that a record speaks of."""
+    e = evidence
+    return Lease(e.chain_id, e.tasks, e.task, e.round, e.slot, e.trainer, e.base, e.seed)
+
+
+def claimed_lease(work: bytes, fetch: Fetch) -> tuple[Lease, bytes]:
+    """Lease and spec root that a work itself claims to belong to. Raises `EncodingError`, or as ``fetch`` does."""
+    header = Header.decode(fetch(work, 1024))
+    meta = codec.decode(Meta, fetch(header.meta_root, MAX_META))
+    lease = Lease(
+        meta.chain_id, meta.tasks, meta.task, meta.round, meta.slot, meta.trainer, meta.base, meta.seed
+    )
+    return lease, meta.spec
+
+
+def repeat(
+    lease: Lease, spec_root: bytes, work: bytes, segments: Sequence[int] | None, fetch: Fetch
+) -> Evidence:
+    """Check a work from artifacts alone; ``segments`` None means all of them. Raises as ``fetch`` does."""
+    spec = Spec.decode(fetch(spec_root, MAX_SPEC))
+    data = fetch(spec.data_root, spec.data_length)
+    count = parameters(spec)
+    base = ModelVersion.decode(fetch(lease.base, 8 * fixed.padded(count)), count)
+    kind = task_kind(spec.kind)
+    drawn = tuple(range(kind.units(spec))) if segments is None else tuple(segments)
+    verdict = kind.check(spec, data, base, lease, work, drawn, fetch)
+    return write(lease, spec_root, work, drawn, verdict)
+
+
+def same_verdict(one: Evidence, other: Evidence) -> bool:
+    """Two records say the same of the same work; reasons and distances may differ between machines."""
+    return (one.work, one.segments, one.outcome, one.tree, one.leaf) == (
+        other.work,
+        other.segments,
+        other.outcome,
+        other.tree,
+        other.leaf,
+    )
+
+
+def read(data: bytes) -> Evidence:
+    """Decode a record from a file. Raises E1607."""
+    try:
+        return Evidence.decode(data)
+    except EncodingError as error:
+        raise CommonweightError("E1607", f"this is no evidence of a verdict: {error.message}") from error

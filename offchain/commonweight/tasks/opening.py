@@ -1,0 +1,126 @@
+"""A work as a judge reads it: what was committed, whether it hangs together, and whose lease it is bound to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ..core import codec, fixed, merkle
+from ..core.errors import CommonweightError, EncodingError
+from ..core.fixed import ModelVersion
+from ..core.spec import Spec
+from ..core.works import TREE_HEADER, TREE_STEPS, Header, Meta, StepLeaf, TrajectoryLeaf, unpack
+from ..models import parameter_count
+from .base import Fetch
+from .lease import Lease
+from .pretrain import profile_here, start_state
+
+META_BYTES = 4096
+TOO_LARGE = "E1103"
+
+
+class Fault(Exception):
+    """The work is wrong at one leaf."""
+
+    def __init__(self, tree: int, leaf: int, reason: str) -> None:
+        super().__init__(reason)
+        self.tree = tree
+        self.leaf = leaf
+
+
+@dataclass(slots=True)
+class Case:
+    """Everything a judge is given about one work, and what it has looked at so far."""
+
+    spec: Spec
+    data: bytes
+    base: ModelVersion
+    lease: Lease
+    root: bytes
+    fetch: Fetch
+    evidence: Counter[str] = field(default_factory=Counter)
+    measures: dict[str, float] = field(default_factory=dict)
+
+    def measure(self, name: str, value: float) -> None:
+        """Keep the largest of a measured distance."""
+        self.measures[name] = max(value, self.measures.get(name, 0.0))
+
+    def read(self, root: bytes, limit: int, tree: int, leaf: int) -> bytes:
+        """An artifact; one larger than it can be is the fault of the leaf that names it."""
+        try:
+            data = self.fetch(root, limit)
+        except CommonweightError as error:
+            if error.code == TOO_LARGE:
+                raise Fault(tree, leaf, error.message) from error
+            raise
+        self.evidence["bytes"] += len(data)
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A commitment whose parts fit together; ``exact``: it was computed in this machine's numeric profile."""
+
+    header: Header
+    meta: Meta
+    exact: bool
+    steps: tuple[StepLeaf, ...]
+    trajectories: tuple[TrajectoryLeaf, ...]
+
+
+def open_work(case: Case) -> Opened:
+    """Header, meta and traces, bound to the lease and to each other."""
+    spec = case.spec
+    count = spec.training.segments
+    try:
+        header = Header.decode(case.read(case.root, merkle.LEAF, TREE_HEADER, 0))
+        meta = codec.decode(Meta, case.read(header.meta_root, META_BYTES, TREE_HEADER, 0))
+        require(
+            header.step_count == header.trajectory_count == count, "the header does not list every segment"
+        )
+        lanes = fixed.padded(parameter_count(spec.model))
+        require(header.update_length == lanes, "the update has another length than the model")
+        bind(case, meta)
+        size = count * merkle.LEAF
+        leaves = unpack(StepLeaf, case.read(header.step_root, size, TREE_HEADER, 0), count)
+        trajectories = unpack(TrajectoryLeaf, case.read(header.trajectory_root, size, TREE_HEADER, 0), count)
+    except EncodingError as error:
+        raise Fault(TREE_HEADER, 0, f"malformed commitment: {error.message}") from error
+    require(meta.end_state == leaves[-1].post, "the end state is not the one of the last segment")
+    case.evidence["leaves"] += 2 * count
+    return Opened(header, meta, meta.profile == profile_here(spec), leaves, trajectories)
+
+
+def check_chain(case: Case, opened: Opened, index: int) -> None:
+    """A segment starts where the one before ended; the first one starts from the base version."""
+    before = start_state(case.spec, case.base).root if index == 0 else opened.steps[index - 1].post
+    if opened.steps[index].pre != before:
+        reason = "the base version's state" if index == 0 else "where the one before ended"
+        raise Fault(TREE_STEPS, index, f"the segment does not start from {reason}")
+
+
+def require(ok: bool, reason: str) -> None:
+    if not ok:
+        raise Fault(TREE_HEADER, 0, reason)
+
+
+def bind(case: Case, meta: Meta) -> None:
+    lease, spec = case.lease, case.spec
+    wanted = Meta(
+        chain_id=lease.chain_id,
+        tasks=lease.tasks,
+        task=lease.task,
+        round=lease.round,
+        slot=lease.slot,
+        trainer=lease.trainer,
+        spec=spec.root,
+        base=lease.base,
+        seed=lease.seed,
+        end_state=meta.end_state,
+        blinding=meta.blinding,
+        # Where no distance is tolerated, only the pinned profile can have computed it.
+        profile=meta.profile if spec.verification.tolerance else spec.verification.profile,
+        sketches=meta.sketches,
+    )
+    for name in Meta.__dataclass_fields__:
+        require(getattr(meta, name) == getattr(wanted, name), f"the work is bound to another {name}")

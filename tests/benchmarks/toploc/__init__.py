@@ -1,0 +1,1 @@
+"""Figures of verification, side by side with the published `toploc` package: `make bench-toploc`."""
