@@ -133,7 +133,7 @@ def test_versions_only_go_forward() -> None:
     made = engine()
     with pytest.raises(CommonweightError) as caught:
         made.load(0, policy())
-    assert caught.value.code == "E1606"
+    assert caught.value.code == "E1610"
     with pytest.raises(CommonweightError):
         RolloutEngine(Sampling(STOP, 4)).generate(prompts(1))
 

@@ -147,7 +147,7 @@ class RolloutEngine:
     def load(self, version: int, policy: Policy) -> None:
         """Use new weights for every row that starts from now on; rows in flight keep the ones they began with."""
         if version <= self.version:
-            raise CommonweightError("E1606", f"policy version {version} is not newer than {self.version}")
+            raise CommonweightError("E1610", f"policy version {version} is not newer than {self.version}")
         self.version = version
         self._policies[version] = policy
         while len(self._policies) > KEEP_POLICIES:
@@ -202,7 +202,7 @@ class RolloutEngine:
         """A new lane: every distinct prompt is read once, then its cache is repeated for its samples."""
         version = self._version_of(requests[0])
         if version not in self._policies:
-            raise CommonweightError("E1606", f"policy version {version} is not loaded (any more)")
+            raise CommonweightError("E1610", f"policy version {version} is not loaded (any more)")
         policy = self._policies[version]
         prompts = list(dict.fromkeys(r.prompt for r in requests))
         order = {prompt: i for i, prompt in enumerate(prompts)}
