@@ -58,6 +58,15 @@ soak-collectives: setup ## ten minutes of kills, hangs and restarts (ARGS="--min
 clean: ## remove what set-up, builds and runs made
 	rm -rf .venv node_modules build dist reports .commonweight .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+# Reinforcement learning
+
+demo-rl: setup ## learn by reinforcement on a local chain with 3 trainers, 2 seeds, plotted
+	@$(BIN)/commonweight demo-rl $(ARGS)
+
+bench-rl: setup ## measure rollouts, proofs, asynchrony and cheats beside Hugging Face generate()
+	@$(BIN)/python -m tests.benchmarks.rl $(ARGS)
+
+
 # diloco
 
 demo-diloco: setup ## train across 6 processes over a sparse graph; two are killed, one joins late
