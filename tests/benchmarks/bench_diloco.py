@@ -18,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks.diloco.cases import Case, execute
+from tests.benchmarks.diloco.markdown import tables
 from tests.benchmarks.diloco.report import Rows, plots, save, show, summary
 from tests.benchmarks.diloco.sections import HEADLINE, SECTIONS
 from tests.benchmarks.diloco.world import CONFIGS, Config, world
@@ -52,6 +53,8 @@ def main() -> None:
     show(result)
     save(result, FOLDER / "diloco.json")
     plots(rows, options.plots)
+    text = "\n\n".join(f"{name}\n\n{table}" for name, table in tables(result).items())
+    (FOLDER / "diloco" / "tables.md").write_text(text + "\n", encoding="utf-8")
     print(f"\nfigures: {FOLDER / 'diloco.json'}; plots: {options.plots}")
 
 

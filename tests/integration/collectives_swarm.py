@@ -126,14 +126,21 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._server.accept()
-                far = socket.create_connection(("127.0.0.1", self.target))
-            except OSError:
-                return
-            for source, sink, inward in ((near, far, True), (far, near, False)):
-                threading.Thread(target=self._pump, args=(source, sink, inward), daemon=True).start()
+        with self._server:
+            while True:
+                try:
+                    near, _ = self._server.accept()
+                except OSError:
+                    return
+                threading.Thread(target=self._join, args=(near,), daemon=True).start()
+
+    def _join(self, near: socket.socket) -> None:
+        """Carry one connection both ways until either side ends it."""
+        with near, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.target)) as far:
+            back = threading.Thread(target=self._pump, args=(far, near, False), daemon=True)
+            back.start()
+            self._pump(near, far, inward=True)
+            back.join()
 
     def _pump(self, source: socket.socket, sink: socket.socket, inward: bool) -> None:
         passed = 0
@@ -157,7 +164,8 @@ class Proxy:
         return data[:at] + bytes([data[at] ^ 0x40]) + data[at + 1 :]
 
     def close(self) -> None:
-        self._server.close()
+        with contextlib.suppress(OSError):  # wakes the accepting thread, which closes it
+            self._server.shutdown(socket.SHUT_RDWR)
 
 
 def expected_sum(names: list[str], number: int, count: int) -> np.ndarray:

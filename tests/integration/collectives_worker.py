@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--advertise", type=int, default=0)
-    parser.add_argument("--contact", type=int, required=True)
+    parser.add_argument("--contact", type=int, action="append", required=True)
     parser.add_argument("--founder", action="store_true")
     parser.add_argument("--expect", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
@@ -107,7 +107,7 @@ def main() -> None:
     settings = Settings(
         port=options.port,
         advertise=("127.0.0.1", options.advertise) if options.advertise else None,
-        contacts=(("127.0.0.1", options.contact),),
+        contacts=tuple(("127.0.0.1", port) for port in options.contact),
         founder=options.founder,
         stall=options.stall,
         rules=Rules(silence=options.silence, grace=0.5, expect=options.expect, lag=20),

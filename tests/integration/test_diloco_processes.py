@@ -15,24 +15,34 @@ from commonweight.cli.swarm.supervisor import Supervisor
 DEADLINE_S = 200.0
 
 
+def small(count: int, **options: object) -> LocalSwarm:
+    """Members w0, w1, ... with a model that trains in milliseconds."""
+    members = tuple((f"w{i}", port) for i, port in enumerate(free_ports(count)))
+    sizes = {
+        "steps": 2,
+        "dim": 16,
+        "context": 32,
+        "text": 60_000,
+        "silence": 2.0,
+        "patience": 2.0,
+        "pace": 0.2,
+        "rounds": 60,
+        "open_ended": True,
+    }
+    return LocalSwarm(members, **(sizes | options))  # type: ignore[arg-type]
+
+
 @pytest.fixture
-def swarm(tmp_path: Path) -> Iterator[Supervisor]:
-    names = [f"w{i}" for i in range(5)]
-    plan = LocalSwarm(
-        tuple(zip(names, free_ports(5), strict=True)),
-        rounds=60,
-        steps=2,
-        dim=16,
-        context=32,
-        text=60_000,
-        silence=2.0,
-        patience=2.0,
-        pace=0.3,
-        expect=4,
-    )
-    supervisor = Supervisor(tmp_path / "swarm", plan)
-    yield supervisor
-    supervisor.close()
+def supervise(tmp_path: Path) -> Iterator[Callable[[LocalSwarm], Supervisor]]:
+    made: list[Supervisor] = []
+
+    def make(plan: LocalSwarm) -> Supervisor:
+        made.append(Supervisor(tmp_path / f"swarm{len(made)}", plan))
+        return made[-1]
+
+    yield make
+    for supervisor in made:
+        supervisor.close()
 
 
 def wait(swarm: Supervisor, until: Callable[[], bool], what: str) -> None:
@@ -46,7 +56,10 @@ def wait(swarm: Supervisor, until: Callable[[], bool], what: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_swarm_survives_a_kill_a_hang_and_takes_in_a_joiner(swarm: Supervisor) -> None:
+def test_a_swarm_survives_a_kill_a_hang_and_takes_in_a_joiner(
+    supervise: Callable[[LocalSwarm], Supervisor],
+) -> None:
+    swarm = supervise(small(5, expect=4))
     for name in ("w0", "w1", "w2", "w3"):
         swarm.start(name)
     wait(swarm, lambda: swarm.known["w1"].round >= 2, "first rounds")
@@ -60,9 +73,38 @@ def test_a_swarm_survives_a_kill_a_hang_and_takes_in_a_joiner(swarm: Supervisor)
     wait(swarm, lambda: swarm.known["w4"].round >= 0, "the joiner trains")
     swarm.resume("w3")
     wait(swarm, lambda: swarm.known["w3"].recovered is not None, "the one that hung is back with the state")
+    back = swarm.known["w3"].round
+    wait(swarm, lambda: swarm.known["w3"].round > max(back, 30), "it trains again")
+    swarm.finish()
     wait(swarm, lambda: not swarm.alive, "the end")
     result = judge(swarm, [Deed(0, "join", "w4", done=True)])
     assert result["checks"]["anchors_agree"]
     assert result["checks"]["final_models_agree"]
     assert set(result["finished"]) == {"w1", "w2", "w3", "w4"}
     assert result["final_loss"] < result["first_loss"] - 0.2
+
+
+@pytest.mark.slow
+def test_a_cohort_of_processes_keeps_one_state_when_a_member_dies(
+    supervise: Callable[[LocalSwarm], Supervisor],
+) -> None:
+    cohort = supervise(small(3, expect=3, mode="cohort", codec="2bit:4096", anchor_codec="int4:4096"))
+    for name in ("w0", "w1", "w2"):
+        cohort.start(name)
+    wait(cohort, lambda: cohort.known["w1"].round >= 2, "first rounds")
+    cohort.kill("w2")
+    wait(cohort, lambda: len(cohort.known["w1"].members) == 2, "rounds without it")
+    cohort.start("w2")
+    wait(cohort, lambda: cohort.known["w2"].recovered is not None, "it has the state")
+    wait(
+        cohort,
+        lambda: len(cohort.known["w2"].members) == 3 and cohort.known["w2"].round > 15,
+        "it trains again",
+    )
+    cohort.finish()
+    wait(cohort, lambda: not cohort.alive, "the end")
+    result = judge(cohort, [Deed(0, "join", "w2", done=True)])
+    promised = {name: ok for name, ok in result["checks"].items() if name != "loss_fell"}
+    assert all(promised.values()), result
+    assert result["final_loss"] < result["first_loss"]
+    assert set(result["finished"]) == {"w0", "w1", "w2"}

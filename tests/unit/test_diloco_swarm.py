@@ -14,7 +14,7 @@ from commonweight.core.errors import CommonweightError, EncodingError
 from commonweight.core.spec import MergeSpec, ModelSpec, TrainingSpec
 from commonweight.diloco import outer
 from commonweight.diloco.aggregate import Aggregator
-from commonweight.diloco.cohort import CohortWorker, pack_gram, shard_bounds, unpack_gram
+from commonweight.diloco.cohort import CohortWorker, ShardMissing, pack_gram, shard_bounds, unpack_gram
 from commonweight.diloco.compress import Compressor, ErrorFeedback
 from commonweight.diloco.gossip import IS_FULL, GossipWorker
 from commonweight.diloco.local import InnerLoop, InnerSpec, Text
@@ -215,7 +215,7 @@ def test_junk_in_a_cohort_weighs_nothing_and_a_missing_shard_is_named() -> None:
     out = {i: next(r) for i, r in runs.items()}
     second = runs[0].send({i: b"junk" if i == 1 else out[i][0] for i in range(1, N)})
     assert set(second) == set(range(1, N))
-    with pytest.raises(CommonweightError) as caught:
+    with pytest.raises(ShardMissing) as caught:
         runs[0].send(dict.fromkeys(range(2, N), second[1]))
     assert caught.value.code == "E1705"
     before = workers[0].up.state

@@ -143,6 +143,8 @@ class Keeper:
         """Stop everything."""
         self._stopping.set()
         self._events.put(Event(None))
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # closing alone would not wake the accepting thread
         self._listener.close()
         for thread in self._threads:
             if thread.ident is not None and thread is not threading.current_thread():
@@ -329,10 +331,8 @@ class Keeper:
             self._send(link, Beat(self._completed))
             self._session.join(now, message.member, message.root)
             self._flush()
-        elif (
-            self._leader is not None and self.view.members and self.view.members[0].name == self._leader.peer
-        ):
-            self._send(link, Redirect(self.view.members[0]))
+        elif self._leader is not None and (leader := self.view.member(self._leader.peer)) is not None:
+            self._send(link, Redirect(leader))
         else:
             self._send(link, Refuse("no session here yet"))
 

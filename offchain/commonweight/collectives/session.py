@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from random import Random
 
 from .messages import (
     BEGIN,
@@ -34,9 +35,11 @@ from .messages import (
 )
 
 NO_ROOT = bytes(32)
+CORRUPT, UNREACHABLE, STALLED, CLOSED = "corrupt", "unreachable", "stalled", "closed"  # kinds of faults
+Edge = tuple[str, str]  # sender, receiver
 COMMON, OWN = "common", "own"  # one shared state, or each member its own replica
 MOST_MEMBERS = 64
-STRIKES = 2  # a link that breaks twice in one operation is taken for its sender's fault
+STRIKES = 3  # failures of one link in one operation, where no other ring is possible, that cost its sender the place
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ class Session:
         self._done: set[str] = set()
         self._faults: dict[str, Fault] = {}
         self._fault_at: float | None = None
-        self._strikes: Counter[str] = Counter()
+        self._strikes: Counter[Edge] = Counter()
+        self._bad: set[Edge] = set()
         self._providers: tuple[Member, ...] = ()
         self._offered: tuple[bytes, ...] = ()
         self._fetching: set[str] = set()
@@ -336,24 +340,62 @@ class Session:
             self._say(name, self.last)
 
     def _judge(self, now: float) -> None:
-        """Decide what a broken ring was: a link that breaks again is its sender's, a stall the slowest sender's."""
-        faults = list(self._faults.values())
-        stalled = [f for f in faults if f.reason.startswith("stalled")]
-        broken = [f for f in faults if f not in stalled]
-        blamed = {f.suspect for f in broken}
-        if not broken and stalled:
-            blamed = {min(stalled, key=lambda f: f.progress).suspect}
-        for name in blamed:
-            self._strikes[name] += 1
-            self._event("fault", suspect=name, strikes=self._strikes[name], reason=faults[0].reason)
-        gone = [name for name in blamed if self._strikes[name] >= STRIKES and name in self.view.names]
-        if gone and gone[0] != self.me:
-            self.drop(now, gone[0], "kept breaking the ring", tell=True)
-        elif gone:
-            self.failed = "this member's own link keeps breaking the ring"
+        """Decide what a broken ring was: go around a bad link; who has two of them, or the only one, goes."""
+        edges = self._suspected()
+        for edge in edges:
+            self._strikes[edge] += 1
+            self._event("fault", sender=edge[0], receiver=edge[1], strikes=self._strikes[edge])
+        self._bad = {e for e in self._bad if set(e) <= set(self.view.names)}
+        ends = Counter(name for edge in self._bad for name in edge)
+        worst = ends.most_common(1)[0] if ends else ("", 0)
+        order = self._ring_without(self._bad)
+        spent = [e for e in edges if self._strikes[e] >= STRIKES]
+        if worst[1] >= 2 and list(ends.values()).count(worst[1]) == 1:
+            self._expel(now, worst[0])
+        elif order is None and spent:
+            self._expel(now, spent[0][0])
         else:
-            self.view = replace(self.view, number=self.view.number + 1)
+            self.view = View(self.view.number + 1, order or self.view.members)
             self._start()
+
+    def _suspected(self) -> list[Edge]:
+        """(sender, receiver) of links that failed; what merely closed may be the echo of another failure."""
+        by_kind: dict[str, list[tuple[str, Fault]]] = {}
+        for name, fault in self._faults.items():
+            by_kind.setdefault(fault.reason.partition(":")[0], []).append((name, fault))
+        sure = by_kind.get(CORRUPT, []) + by_kind.get(UNREACHABLE, [])
+        if not sure and STALLED in by_kind:
+            sure = [min(by_kind[STALLED], key=lambda item: item[1].progress)]
+        edges = [self._edge(name, fault) for name, fault in sure or by_kind.get(CLOSED, [])]
+        if sure:
+            self._bad |= set(edges)
+        return edges
+
+    def _edge(self, name: str, fault: Fault) -> Edge:
+        names = self.view.names
+        left = names[names.index(name) - 1]
+        return (fault.suspect, name) if fault.suspect == left else (name, fault.suspect)
+
+    def _ring_without(self, bad: set[Edge]) -> tuple[Member, ...] | None:
+        """The members in an order that uses no bad link, this one first; None where there is none."""
+        members = list(self.view.members)
+        shuffle = Random(self.view.number)
+        for attempt in range(64):
+            if attempt == 1:
+                members.reverse()
+            elif attempt > 1:
+                shuffle.shuffle(members)
+            names = [m.name for m in members]
+            if not any((a, b) in bad for a, b in zip(names, names[1:] + names[:1], strict=True)):
+                first = names.index(self.me)
+                return tuple(members[first:] + members[:first])
+        return None
+
+    def _expel(self, now: float, name: str) -> None:
+        if name == self.me:
+            self.failed = "this member's own links keep breaking the ring"
+        else:
+            self.drop(now, name, "its links keep breaking the ring", tell=True)
 
     def _has_quorum(self) -> bool:
         if len(self.view.members) >= self.rules.quorum * self._base and self.me in self.view.names:

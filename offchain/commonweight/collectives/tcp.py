@@ -25,6 +25,7 @@ from .messages import (
     Fault,
     Join,
     Leave,
+    Member,
     Ready,
     Recover,
     Redirect,
@@ -33,10 +34,11 @@ from .messages import (
     Start,
     View,
 )
-from .session import COMMON, OWN, Rules
+from .session import CLOSED, COMMON, CORRUPT, OWN, STALLED, UNREACHABLE, Rules
 from .wire import Credentials, Link, LinkError, dial
 
 MOST_NEIGHBOURS = 16
+KINDS = {"left": CLOSED, "right": CLOSED, "deadline": STALLED, "abort": CLOSED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,13 +287,15 @@ class TcpCollective:
         try:
             self._reduce(start, job, deadline)
         except ring.Broken as error:
-            self._broken(start, job, error.side, error.reason)
-        except (LinkError, EncodingError) as error:
+            self._broken(start, job, error.side, KINDS[error.side], error.reason)
+        except LinkError as error:
+            self._broken(start, job, "right", UNREACHABLE, error.message)
+        except EncodingError as error:
             if not np.isfinite(job.values).all():  # looked at only now, since it costs a pass over memory
                 self._keeper.post(Leave(self._me.name))
                 self._forget()
                 raise EncodingError("own values are not finite", "the training diverged") from error
-            self._broken(start, job, "left", error.message)
+            self._broken(start, job, "left", CORRUPT, error.message)
         else:
             self._keeper.post(Done(start.view.number, start.operation))
 
@@ -317,7 +321,7 @@ class TcpCollective:
         finally:
             job.sent_bytes += job.ring.sent_bytes
 
-    def _broken(self, start: Start, job: _Reduction, side: str, reason: str) -> None:
+    def _broken(self, start: Start, job: _Reduction, side: str, kind: str, reason: str) -> None:
         """Report a failed attempt, unless it was called off."""
         job.broken_at = job.broken_at or time.monotonic()
         self._drop_ring()
@@ -329,7 +333,6 @@ class TcpCollective:
         progress = job.ring.received if job.ring is not None else 0
         step = 1 if side == "right" else -1
         suspect = names[(rank + step) % len(names)]
-        kind = "stalled" if side == "deadline" else "broken"
         self._keeper.post(
             Fault(start.view.number, start.operation, suspect, f"{kind}: {reason}"[:500], progress)
         )
@@ -343,11 +346,8 @@ class TcpCollective:
         to, source = view.members[(rank + 1) % size], view.members[(rank - 1) % size]
         seconds = min(self._settings.stall, max(self._settings.rules.silence, 5.0))
         purpose = f"{RING}/{view.number}"
-        try:
-            right = dial(self._me, to.host, to.port, purpose, to.name, seconds)
-        except LinkError as error:
-            raise ring.Broken("right", error.message) from error
         deadline = time.monotonic() + seconds
+        right = self._dial_right(to, purpose, deadline)
         left = self._keeper.mail.ring(
             view.number, source.name, deadline, lambda: not self._keeper.answers.empty()
         )
@@ -355,10 +355,22 @@ class TcpCollective:
             right.close()
             side = "abort" if not self._keeper.answers.empty() else "left"
             raise ring.Broken(side, "the left neighbour did not connect")
-        left.sock.setblocking(False)
-        right.sock.setblocking(False)
+        left.for_bulk()
+        right.for_bulk()
         self._ring = (view.number, left, right)
         return left, right
+
+    def _dial_right(self, to: Member, purpose: str, deadline: float) -> Link:
+        """Connect to the right neighbour, which may be busy with strangers for a moment."""
+        while True:
+            try:
+                return dial(self._me, to.host, to.port, purpose, to.name, deadline - time.monotonic())
+            except LinkError as error:
+                if not self._keeper.answers.empty():
+                    raise ring.Broken("abort", "told to stop") from error
+                if time.monotonic() + 0.1 > deadline:
+                    raise
+                time.sleep(0.1)
 
     def _drop_ring(self) -> None:
         if self._ring is not None:

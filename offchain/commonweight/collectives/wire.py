@@ -105,6 +105,18 @@ class Link:
         self._received += 1
         return bytes(payload)
 
+    def for_bulk(self) -> None:
+        """Make ready for a ring: non-blocking, and paced by BBR across a network where the system has it.
+
+        Cubic fills a slow uplink's queue at the start of every reduction and then stands still for a retransmission
+        timeout, a fifth of a second out of one or two.
+        """
+        self.sock.setblocking(False)
+        far = self.sock.getpeername()[0]
+        if not far.startswith("127.") and far != "::1" and hasattr(socket, "TCP_CONGESTION"):
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+
     def close(self) -> None:
         """Close at once; whoever reads or writes it gets an error."""
         with contextlib.suppress(OSError):  # it may not be connected any more

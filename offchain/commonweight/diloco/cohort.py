@@ -33,6 +33,15 @@ def shard_bounds(count: int, members: tuple[int, ...]) -> dict[int, tuple[int, i
     return {member: (cut[k], cut[k + 1]) for k, member in enumerate(members)}
 
 
+class ShardMissing(CommonweightError):
+    """A round that cannot be finished here (E1705): the state must come from a member that could."""
+
+    def __init__(self, owner: int) -> None:
+        super().__init__(
+            "E1705", f"the merged shard of member {owner} did not arrive", "recover from another member"
+        )
+
+
 class CohortWorker:
     """A member of a cohort; see the module. ``decay``: error feedback's, in 256ths."""
 
@@ -54,7 +63,7 @@ class CohortWorker:
         self.down = ErrorFeedback(codecs[1], version.weights.size)
 
     def round(self, plan: Plan) -> Round:
-        """Train, exchange, step. Raises E1705 when a shard of the merged gradient did not arrive."""
+        """Train, exchange, step. Raises `ShardMissing` when a shard of the merged gradient did not arrive."""
         result = self.inner.run(outer.weights_of(self.version, self.rule), plan.steps, plan.progress)
         delta = self.tamper(outer.pseudo_gradient(self.version, result.trained, self.rule))
         bounds = shard_bounds(delta.size, plan.members)
@@ -103,11 +112,7 @@ class CohortWorker:
         gradient = np.zeros(self.version.weights.size, dtype=np.int64)
         for owner, (begin, end) in bounds.items():
             if owner not in arrived:
-                raise CommonweightError(
-                    "E1705",
-                    f"the merged shard of member {owner} did not arrive",
-                    "recover from another member",
-                )
+                raise ShardMissing(owner)
             gradient[begin:end] = self.down.compressor.decode(arrived[owner], end - begin)
         return gradient
 

@@ -1,21 +1,17 @@
 """A member of a swarm as a process of its own: rounds over a collective, with deaths, hangs and joiners on the way.
 
-Between anchors members are replicas that talk to neighbours only (`gossip`). Every ``epoch`` rounds they drop an
-anchor:
-the mean of the replicas, the same bits for all, by an all-reduce. The anchor is what a joiner recovers from a neighbour
-and checks by its root, what every round is settled on, and where public copies and a freshly drawn graph start.
+Every round is settled on an anchor, the state that all agree on by root; a joiner, or a member that strayed, recovers
+it from a neighbour and checks it. What a round is differs: see `gossip_peer` (replicas) and `cohort_peer` (one state).
 """
 
 from __future__ import annotations
 
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from ..collectives.codecs import codec as named_codec
 from ..collectives.interface import Collective, Dropped
 from ..core import codec, merkle
 from ..core.codec import U32
@@ -23,16 +19,14 @@ from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import ModelVersion
 from ..core.spec import MergeSpec
 from . import outer
-from .compress import Compressor
-from .gossip import GossipWorker
 from .local import InnerLoop
-from .rounds import Int64, Plan, Report, Round
-from .topology import Topology, build
+from .rounds import Report, Round
 
 EXCHANGES = 8
 MAX_HEAD = 1 << 16
 MAX_DROPS = 100
-_VITALS = struct.Struct("<I?")
+MAX_ROUND = 2**31
+_VITALS = struct.Struct("<I??")
 Observe = Callable[..., None]
 
 
@@ -40,6 +34,7 @@ Observe = Callable[..., None]
 class SwarmPlan:
     """What all members agree on before they meet.
 
+    ``rounds``: length of the learning-rate schedule. The swarm ends there, or, if ``open_ended``, when most ask.
     ``patience``: seconds to wait for neighbours in one exchange; ``pace``: seconds that a round takes at least, so that
     a machine in use for other things is not taken whole.
     """
@@ -51,8 +46,10 @@ class SwarmPlan:
     degree: int = 4
     codec: str = "int4:1024"
     anchor_codec: str = "int8"
+    aggregator: str = "clip-cosine"
     patience: float = 5.0
     pace: float = 0.0
+    open_ended: bool = False
     rule: MergeSpec = field(default_factory=lambda: outer.NESTEROV)
 
 
@@ -77,6 +74,11 @@ class Anchor:
         head = codec.encode(self.head)
         return len(head).to_bytes(4, "big") + head + self.version.encode()
 
+    @staticmethod
+    def first(version: ModelVersion) -> Anchor:
+        """Where a swarm starts from: no round, no members."""
+        return Anchor(AnchorHead(0, 0, ()), version)
+
     @property
     def root(self) -> bytes:
         """Merkle root of the encoding."""
@@ -94,23 +96,44 @@ class Anchor:
         return Anchor(head, ModelVersion.decode(data[4 + size :], count))
 
 
-class Peer:
-    """One member; `run` returns when the plan is done. ``observe(event, **fields)`` is told what happens."""
+class Peer(ABC):
+    """One member; `run` returns when the plan is done.
+
+    ``observe(event, **fields)`` is told what happens; ``keep`` gets every anchor, so that a restart goes on from it;
+    ``enough`` says whether this member wants an open-ended swarm to end.
+    """
 
     def __init__(
-        self, collective: Collective, inner: InnerLoop, start: ModelVersion, plan: SwarmPlan, observe: Observe
+        self,
+        collective: Collective,
+        inner: InnerLoop,
+        start: Anchor,
+        plan: SwarmPlan,
+        observe: Observe,
+        enough: Callable[[], bool] = lambda: False,
+        keep: Callable[[Anchor], None] = lambda _: None,
     ) -> None:
         self.collective, self.inner, self.plan, self.observe = collective, inner, plan, observe
-        self.anchor = Anchor(AnchorHead(0, 0, ()), start)
-        self.worker: GossipWorker | None = None
-        self.version = start
-        self.round = 0
-        self._trained = False  # since the last anchor
+        self.anchor, self.enough, self.keep = start, enough, keep
+        self.round = start.head.round
+        self.trained = False  # since the last anchor
+
+    @abstractmethod
+    def restart(self) -> None:
+        """Go on from the anchor."""
+
+    @abstractmethod
+    def prepare(self, trained: set[str], over: bool) -> None:
+        """Before a round: drop an anchor if one is due. ``trained``: members who have trained since the last one."""
+
+    @abstractmethod
+    def train(self, alive: set[str]) -> Report | None:
+        """One round with those who are there; None when there was nobody to talk to or it failed."""
 
     def run(self) -> ModelVersion:
         """Take part until the last round; the version returned is the same for everybody who was in at the end.
 
-        Raises what the collective raises when no session can be found (E1514), or E1712 after too many ejections.
+        Raises what the collective raises when no session can be found, or E1712 after too many ejections.
         """
         drops = 0
         while True:
@@ -119,7 +142,7 @@ class Peer:
                     return self.anchor.version
             except Dropped as dropped:
                 drops += 1
-                self.observe("dropped", reason=dropped.message)
+                self.observe("put_out", reason=dropped.message)
                 if drops > MAX_DROPS:
                     raise CommonweightError(
                         "E1712", f"put out of the swarm {drops} times", "this machine may be too slow for it"
@@ -132,14 +155,14 @@ class Peer:
         if begun.recovered is not None:
             self._adopt(begun.recovered, time.monotonic() - began)
         vitals = self._vitals()
-        self.round = max(number for number, _ in vitals.values())
-        over = self.round >= self.plan.rounds
-        if over or not self.anchor.head.members or self.round - self.anchor.head.round >= self.plan.epoch:
-            self._drop_anchor({name for name, (_, trained) in vitals.items() if trained})
-        report = None if over else self._train(set(begun.members))
+        self.round = max(number for number, _, _ in vitals.values())
+        over = 2 * sum(enough for _, _, enough in vitals.values()) > len(vitals)
+        self.prepare({name for name, (_, trained, _) in vitals.items() if trained}, over)
+        report = None if over else self.train(set(begun.members))
         settled = self.collective.settle(self.anchor.root, self.anchor.encode)
         if settled.recovered is not None:
             self._adopt(settled.recovered, 0.0)
+        self.keep(self.anchor)
         if report is not None:
             self.observe(
                 "round",
@@ -156,59 +179,28 @@ class Peer:
         time.sleep(max(0.0, 0.0 if over else self.plan.pace - (time.monotonic() - began)))
         return over
 
-    def _vitals(self) -> dict[str, tuple[int, bool]]:
-        """What everybody says about themselves: their round, and whether they have trained since the anchor."""
+    def _vitals(self) -> dict[str, tuple[int, bool, bool]]:
+        """What everybody says: their round, whether they have trained since the anchor, whether it is enough."""
+        enough = self.enough() or (self.round >= self.plan.rounds and not self.plan.open_ended)
         out = {}
-        for name, blob in self.collective.gather(_VITALS.pack(self.round, self._trained)).items():
+        for name, blob in self.collective.gather(_VITALS.pack(self.round, self.trained, enough)).items():
             try:
-                out[name] = _VITALS.unpack(blob)
+                number, trained, done = _VITALS.unpack(blob)
             except struct.error:
-                out[name] = (0, False)
+                number, trained, done = 0, False, False
+            out[name] = (number if number <= MAX_ROUND else 0, trained, done)
         return out
 
     def _adopt(self, data: bytes, seconds: float) -> None:
         """Go on from the agreed state, which the collective has checked against its root."""
-        self.anchor = Anchor.decode(data, self.version.weights.size)
-        self._restart()
+        self.anchor = Anchor.decode(data, self.anchor.version.weights.size)
+        self.trained = False
+        self.restart()
         self.observe("adopted", root=self.anchor.root.hex(), bytes=len(data), seconds=round(seconds, 3))
 
-    def _restart(self) -> None:
-        """Start from the anchor: version, public copies, a graph drawn for this epoch."""
-        self.version, self._trained = self.anchor.version, False
-        members = self.anchor.head.members
-        if self.collective.name in members:
-            self.worker = GossipWorker(
-                members.index(self.collective.name),
-                self.inner,
-                self.version,
-                self.plan.rule,
-                self.graph(),
-                Compressor.named(self.plan.codec, self.plan.rule.weight_bits),
-            )
-        else:
-            self.worker = None
-
-    def graph(self) -> Topology:
-        """This epoch's graph over the anchor's members."""
-        head = self.anchor.head
-        return build(self.plan.topology, len(head.members), degree=self.plan.degree, seed=head.number)
-
-    def _drop_anchor(self, trained: set[str]) -> None:
-        """Mean of the replicas that have trained: differences to the last anchor, summed to the same bits for all."""
-        base = self.anchor.version
-        values = np.concatenate([_gap(self.version, base, "weights"), _gap(self.version, base, "momentum")])
-        scale = np.float32(2.0**-self.plan.rule.weight_bits)
-        total = self.collective.all_reduce(
-            values.astype(np.float32) * scale, named_codec(self.plan.anchor_codec)
-        )
-        share = max(1, len(trained & set(total.members)))
-        moved = np.rint(total.values.astype(np.float64) / (share * float(scale))).astype(np.int64)
-        weights, momentum = np.split(moved, 2)
-        version = ModelVersion(_move(base.weights, weights), _move(base.momentum, momentum))
-        distance = _distance(self.version, version) if self._trained else 0.0
-        head = AnchorHead(self.round, self.anchor.head.number + 1, tuple(sorted(total.members)))
-        self.anchor = Anchor(head, version)
-        self._restart()
+    def announce(self, distance: float, sent: int) -> None:
+        """Tell about a new anchor; ``distance`` from it before, relative to its norm."""
+        version, head = self.anchor.version, self.anchor.head
         self.observe(
             "anchor",
             round=self.round,
@@ -217,34 +209,22 @@ class Peer:
             model=version.root.hex(),
             distance=distance,
             loss=self.inner.text.loss(outer.weights_of(version, self.plan.rule)),
-            sent=total.sent_bytes,
-            attempts=total.attempts,
+            sent=sent,
         )
 
-    def _train(self, alive: set[str]) -> Report | None:
-        """A round with the neighbours that are there; a joiner waits for the next anchor to get neighbours."""
-        if self.worker is None:
-            return None
-        names = self.anchor.head.members
-        members = tuple(i for i, name in enumerate(names) if name in alive)
-        span = (self.round / self.plan.rounds, (self.round + 1) / self.plan.rounds)
-        report = self._drive(self.worker.round(Plan(self.round, members, self.plan.steps, span)), names)
-        self.version, self._trained = self.worker.version, True
-        return report
+    def span(self) -> tuple[float, float]:
+        """This round's stretch of the schedule."""
+        return self.round / self.plan.rounds, (self.round + 1) / self.plan.rounds
 
-    def _drive(self, run: Round, names: tuple[str, ...]) -> Report:
-        """Carry the messages of one round."""
+    def drive(self, run: Round, names: tuple[str, ...]) -> Report:
+        """Carry the messages of one round; ``names`` are the members by their number."""
         places = {name: i for i, name in enumerate(names)}
         outgoing, tag = next(run), self.round * EXCHANGES
         while True:
             letters = {names[i]: payload for i, payload in outgoing.items()}
             arrived = self.collective.exchange(tag, letters, letters.keys(), self.plan.patience)
-            self.observe(
-                "exchanged",
-                round=self.round,
-                sent=sum(map(len, letters.values())),
-                silent=len(letters) - len(arrived),
-            )
+            sent, silent = sum(map(len, letters.values())), len(letters) - len(arrived)
+            self.observe("mixed", round=self.round, sent=sent, silent=silent)
             try:
                 outgoing, tag = (
                     run.send({places[name]: payload for name, payload in arrived.items()}),
@@ -253,18 +233,3 @@ class Peer:
             except StopIteration as stop:
                 report: Report = stop.value
                 return report
-
-
-def _gap(version: ModelVersion, base: ModelVersion, part: str) -> Int64:
-    gap: Int64 = getattr(version, part).astype(np.int64) - getattr(base, part)
-    return gap
-
-
-def _move(lanes: np.ndarray, by: Int64) -> np.ndarray:
-    return np.clip(lanes + by, -(2**31), 2**31 - 1).astype(np.int32)
-
-
-def _distance(version: ModelVersion, centre: ModelVersion) -> float:
-    """Distance from the mean, relative to the mean's norm."""
-    gap = float(np.linalg.norm(_gap(version, centre, "weights").astype(np.float64)))
-    return gap / max(float(np.linalg.norm(centre.weights.astype(np.float64))), 1e-30)

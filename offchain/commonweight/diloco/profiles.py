@@ -9,8 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.errors import CommonweightError
+from ..core.fixed import ModelVersion
 from ..core.spec import MergeSpec
+from .aggregate import Aggregator
+from .cohort import CohortWorker
+from .compress import Compressor
+from .gossip import GossipWorker
+from .local import InnerLoop
 from .outer import NESTEROV, PLAIN
+from .topology import Topology, build, stable_above
+
+EXACT_CHECK = 512  # eigenvalues of larger graphs are not computed; expanders of any size are stable
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,37 @@ def profile(name: str) -> Profile:
     if name not in PROFILES:
         raise CommonweightError("E1708", f"there is no profile {name!r}", f"choose {', '.join(PROFILES)}")
     return PROFILES[name]
+
+
+def topology_of(chosen: Profile, members: int, seed: int = 0) -> Topology:
+    """The graph of a profile over ``members`` nodes.
+
+    Raises E1711 when accelerated mixing over it would diverge (`topology.stable_above`).
+    """
+    graph = build(chosen.topology, members, degree=max(2, chosen.degree), seed=seed)
+    bound = stable_above(
+        chosen.outer.lr_num / chosen.outer.lr_den, chosen.outer.momentum_num / chosen.outer.momentum_den
+    )
+    if chosen.gossip and members <= EXACT_CHECK and graph.least_eigenvalue < bound:
+        raise CommonweightError(
+            "E1711",
+            f"mixing over {graph.name} with {members} nodes diverges at this outer step",
+            "lower the outer learning rate or momentum",
+        )
+    return graph
+
+
+def make_worker(
+    chosen: Profile, index: int, inner: InnerLoop, version: ModelVersion, graph: Topology
+) -> CohortWorker | GossipWorker:
+    """Member ``index`` of a swarm of this profile. Raises E1709 when the model is too large for it."""
+    require_size(chosen, version.weights.size)
+    up = Compressor.named(chosen.up, chosen.outer.weight_bits)
+    if chosen.gossip:
+        return GossipWorker(index, inner, version, chosen.outer, graph, up)
+    down = Compressor.named(chosen.down, chosen.outer.weight_bits)
+    rule = Aggregator(chosen.aggregator)
+    return CohortWorker(index, inner, version, chosen.outer, (up, down), rule, decay=chosen.decay)
 
 
 def require_size(chosen: Profile, parameters: int) -> None:

@@ -9,7 +9,16 @@ import numpy as np
 
 from ..core import merkle
 from ..core.state import Round, Task
-from ..core.works import TREE_HEADER, TREE_STEPS, TREE_TRAJECTORIES, TREE_UPDATE, WITHHELD, Header
+from ..core.works import (
+    TREE_HEADER,
+    TREE_STEPS,
+    TREE_TRAJECTORIES,
+    TREE_UPDATE,
+    WITHHELD,
+    Header,
+    TrajectoryLeaf,
+    unpack,
+)
 from .lineage import Lineage
 
 Read = Callable[[bytes, int], bytes]
@@ -80,8 +89,9 @@ def merge_proof(
     )
 
 
-def decoy_proof(header: Header, index: int, proof_root: bytes, read: Read, limit: int) -> tuple[Any, ...]:
+def decoy_proof(header: Header, index: int, read: Callable[[bytes], bytes]) -> tuple[Any, ...]:
     """``Types.DecoyProof``: trajectory ``index`` and the first leaf of the activation proof that it names."""
-    trajectories = read(header.trajectory_root, header.trajectory_count * merkle.LEAF)
-    proof = read(proof_root, limit)
-    return opening(trajectories, index), len(proof), opening(proof, 0)
+    listed = read(header.trajectory_root)
+    named = unpack(TrajectoryLeaf, listed, header.trajectory_count)[index].proof
+    proof = read(named)
+    return opening(listed, index), len(proof), opening(proof, 0)

@@ -23,18 +23,19 @@ from ..core.duties import Duty, Todo, cranks, mask_final
 from ..core.errors import CommonweightError
 from ..core.fold import fold
 from ..core.hashing import abi_sha256, tagged
-from ..core.seeds import lease_seed
 from ..core.state import JURIES, Poll, Round, State, Task, Work
 from ..shardcast.address import AddressPolicy
 from ..shardcast.fetch import Library
 from ..shardcast.server import ArtifactServer
 from ..shardcast.store import Store
+from ..shardcast.versions import VersionBook
 from ..tasks.kinds import parameters
 from ..tasks.lease import Lease
 from .exhibits import LANES, accused_leaf, fields, first_difference, merge_proof
 from .farewell import Farewell
 from .jobs import Jobs
-from .lineage import Lineage
+from .leasing import lease_of, place_of
+from .lineage import Lineage, Shelf
 from .metrics import Metrics
 
 log = logging.getLogger("commonweight.node")
@@ -70,6 +71,7 @@ class Kit:
     library: Library
     metrics: Metrics
     state: State
+    book: VersionBook
 
 
 class Node:
@@ -84,8 +86,9 @@ class Node:
         self.now = 0
         self.block = 0
         self._seen = b""
+        self._said = False
         self.jobs = Jobs(self._job_failed)
-        self.lineage = Lineage(self.get, kit.store.put, parameters)
+        self.lineage = Lineage(self.get, kit.store.put, parameters, Shelf(kit.library, kit.book))
         self.versions: dict[int, bytes] = {}
         self.farewell = Farewell(AddressPolicy(kit.chain.chain_id in LOCAL_CHAINS))
         self.stop = threading.Event()
@@ -144,6 +147,7 @@ class Node:
             self.kit.metrics.write(
                 "effect", id=effect.effect_id, state=effect.state, gas=effect.gas_used, error=effect.error
             )
+        self._say_what_is_missing()
         self.prepare()
         self.keep_up()
         self.collect()
@@ -151,6 +155,15 @@ class Node:
             if self.stop.is_set():
                 return
             self.attempt(todo)
+
+    def _say_what_is_missing(self) -> None:
+        """Once: a person who started a node for a task that nobody has published waits for nothing."""
+        if self.task is None and not self._said and self.settings.task:
+            self._said = True
+            known = ", ".join(map(str, sorted(self.state.tasks))) or "none"
+            log.warning(
+                "waiting for task %d: it is not published yet (published: %s)", self.settings.task, known
+            )
 
     def follow(self, head: Head | None = None) -> None:
         """Fold what is new on the chain; a reorg folds everything again."""
@@ -266,20 +279,13 @@ class Node:
             return block_hash and abi_sha256(block_hash, task.id, round_.index)
         return round_.seed
 
-    def lease_place(self, round_: Round, work: Work) -> tuple[int, int]:
-        """(round, slot) of the lease that a work came from: another one where it entered late."""
-        return work.origin or (round_.index, work.slot)
-
     def lease(self, task: Task, round_: Round, work: Work) -> Lease | None:
-        """The lease behind a work as everybody can derive it from the chain; None while its seed is not known."""
-        index, slot = self.lease_place(round_, work)
-        beacon = self.round_seed(task, task.rounds[index])
+        """The lease behind a work; None while its seed is not known."""
+        beacon = self.round_seed(task, task.rounds[place_of(round_, work)[0]])
         if beacon is None:
             return None
-        base, tasks = task.rounds[index].base, self.kit.chain.addresses["Tasks"]
-        chain_id = self.kit.chain.chain_id
-        seed = lease_seed(chain_id, tasks, task.id, index, slot, base, beacon, work.trainer)
-        return Lease(chain_id, tasks, task.id, index, slot, work.trainer, base, seed)
+        chain = self.kit.chain
+        return lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)
 
     def poll_seed(self, poll: Poll) -> bytes | None:
         """The poll's sortition seed, likewise."""

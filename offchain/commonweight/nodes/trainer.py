@@ -10,12 +10,14 @@ from typing import Any
 
 from ..core import duties
 from ..core.duties import Duty, Todo
-from ..core.seeds import seal_of
+from ..core.seeds import is_decoy, mandatory, seal_of
 from ..core.state import Round, Task, Work
 from ..core.works import Header
+from ..tasks.decoys import decoy_of
 from ..tasks.kinds import task_kind
 from ..tasks.lease import Lease, Product
 from . import exhibits
+from .leasing import place_of
 from .node import Kit, Node, Settings
 
 
@@ -92,9 +94,23 @@ class Trainer(Node):
         train = kind.cheats[self.settings.attack] if self.settings.attack != "none" else kind.train
         with self.kit.metrics.timed("train", task=task.id, round=round_.index, slot=work.slot) as extra:
             product = train(spec, data, base, lease, blinding=blinding, checkpoint=self._checkpoint(key))
+            decoy = self._is_decoy(task, round_)
+            if decoy is not None:
+                product = decoy_of(product, decoy)
+                extra["decoy"] = True
             extra |= {"loss": product.loss, "cheated": product.cheated, "root": product.root}
         self._keep(key, product)
         return product.root
+
+    def _is_decoy(self, task: Task, round_: Round) -> bytes | None:
+        """The secret of this trainer's lease in a round when the lottery makes its work a decoy."""
+        secret, seed = (
+            self.kit.journal.recall(f"secret:{task.id}:{round_.index}"),
+            self.round_seed(task, round_),
+        )
+        if secret is None or seed is None or not is_decoy(secret, seed, task.params["decoyOneIn"]):
+            return None
+        return secret
 
     def _keep(self, key: str, product: Product) -> None:
         """Store every artifact unpublished, then remember the root: after that only this root can be submitted."""
@@ -110,7 +126,7 @@ class Trainer(Node):
     def do_publish(self, task: int, index: int, slot: int) -> None:
         """Serve the work's artifacts from the moment the poll is open: nobody could copy them before."""
         _, round_, work = self.work_of(task, index, slot)
-        index, slot = self.lease_place(round_, work)
+        index, slot = place_of(round_, work)
         name = f"artifacts:{task}:{index}:{slot}"
         listed = self.kit.journal.get(name)
         if listed is None:
@@ -120,19 +136,30 @@ class Trainer(Node):
         self.kit.journal.delete(name)
 
     def do_open(self, task: int, index: int, slot: int) -> None:
-        """Open the seal: the chain checks secret and header, and pays."""
-        _, round_, work = self.work_of(task, index, slot)
-        secret = self.kit.journal.recall(f"secret:{task}:{self.lease_place(round_, work)[0]}")
+        """Open the seal: the chain checks secret and header, and pays. A decoy is shown to be one."""
+        found, round_, work = self.work_of(task, index, slot)
+        leased = found.rounds[place_of(round_, work)[0]]
+        secret = self.kit.journal.recall(f"secret:{task}:{leased.index}")
         if secret is None or work.root is None:
             return
-        header = exhibits.fields(Header.decode(self.kit.store.get(work.root)))
-        self.call(f"open:{task}:{index}:{slot}", "Tasks", "openSeal", task, index, slot, secret, header)
+        header = Header.decode(self.kit.store.get(work.root))
+        name, shown = f"open:{task}:{index}:{slot}", exhibits.fields(header)
+        if not is_decoy(secret, leased.seed or b"", found.params["decoyOneIn"]):
+            self.call(name, "Tasks", "openSeal", task, index, slot, secret, shown)
+            return
+        seed = self.state.polls[round_.poll or 0].seed
+        at = mandatory(seed, slot, header.trajectory_count)
+        proof = exhibits.decoy_proof(header, at, self.kit.store.get)
+        name += f":{(seed or b'').hex()[:8]}"
+        self.call(name, "Tasks", "openDecoy", task, index, slot, secret, shown, proof)
 
     # -- accused ----------------------------------------------------------------------------------------------
 
     def do_answer(self, dispute: int) -> None:
-        """Show the accused leaf. Who cheated knows what a jury would say, and lets silence concede."""
-        if self.settings.attack == "none":
+        """Show the accused leaf. A decoy is opened instead; who cheated lets silence concede."""
+        task, round_, work = self.state.accused(self.state.disputes[dispute])
+        leased = task.rounds[place_of(round_, work)[0]]
+        if self.settings.attack == "none" and self._is_decoy(task, leased) is None:
             self.answer(dispute)
 
     def do_appeal(self, dispute: int) -> None:

@@ -15,11 +15,11 @@ from ..core import duties
 from ..core.duties import Duty, Todo
 from ..core.errors import CommonweightError
 from ..core.fixed import ModelVersion
-from ..core.seeds import audit_segments, is_drawn, votes_hash
+from ..core.seeds import audit_segments, is_drawn, mandatory, votes_hash
 from ..core.spec import Spec
 from ..core.state import Dispute, Poll, Round, Task, Work, WorkState
 from ..core.verdict import Outcome, Verdict, vote_word
-from ..core.works import WITHHELD
+from ..core.works import WITHHELD, Header
 from ..tasks.isolation import isolated
 from ..tasks.kinds import task_kind
 from ..tasks.lease import Lease
@@ -123,12 +123,20 @@ class Validator(Node):
         drawn = [s for s in poll.members if is_drawn(seed, work.slot, s, poll.seats, poll.want)]
         kind = task_kind(spec.kind)
         segments = audit_segments(seed, work.slot, kind.units(spec), spec.verification.checks, seat, drawn)
+        if task.params["decoyOneIn"]:
+            segments = tuple(sorted({*segments, self._mandatory(spec, work, seed)}))
         with self.kit.metrics.timed("check", task=task.id, round=round_.index, slot=work.slot) as extra:
             verdict = isolated().check(*self._question(task, round_, work), segments=segments, fetch=self.get)
             extra |= {"segments": segments, "outcome": verdict.outcome.value, "reason": verdict.reason}
             extra |= {"tree": verdict.tree, "leaf": verdict.leaf, "evidence": dict(verdict.evidence)}
             extra |= {"measures": dict(verdict.measures), "child_cpu": isolated().cpu_seconds}
         return verdict
+
+    def _mandatory(self, spec: Spec, work: Work, seed: bytes) -> int:
+        """The unit that holds the trajectory which every seat has to look at: decoys show there."""
+        count = Header.decode(self.get(work.root or b"", 1024)).trajectory_count
+        units = task_kind(spec.kind).units(spec)
+        return mandatory(seed, work.slot, count) * units // count if count >= units else 0
 
     def _question(
         self, task: Task, round_: Round, work: Work

@@ -28,6 +28,7 @@ from ..shardcast.fetch import Library
 from ..shardcast.server import ArtifactServer
 from ..shardcast.signing import Domain
 from ..shardcast.store import Store
+from ..shardcast.versions import VersionBook
 from ..tasks.kinds import cheat_names
 from .metrics import Metrics
 from .neighbours import Neighbours
@@ -100,9 +101,11 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
         metrics = Metrics(config.home / "metrics.jsonl")
         policy = AddressPolicy(chain.chain_id in LOCAL_CHAINS)
         domain = Domain(chain.chain_id, chain.addresses["Tasks"])
+        book = VersionBook(store.folder / "versions")
         neighbours = Neighbours(account, domain, state, store, policy)
+        info = {"role": config.role}
         server = ArtifactServer(
-            store, config.host, config.port, lambda: {"role": config.role}, inbox=neighbours.inbox
+            store, config.host, config.port, lambda: info, book=book, inbox=neighbours.inbox
         )
         server.start()
         neighbours.start()
@@ -114,7 +117,7 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
                 allow_private=chain.chain_id in LOCAL_CHAINS,
                 holders=neighbours.holders,
             )
-            kit = Kit(chain, Follower(chain), sender, journal, store, server, library, metrics, state)
+            kit = Kit(chain, Follower(chain), sender, journal, store, server, library, metrics, state, book)
             settings = Settings(
                 home=config.home,
                 task=config.task,

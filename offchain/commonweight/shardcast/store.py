@@ -302,6 +302,23 @@ class Store:
                     self._trust.note(root, range(index, index + 1), handle)
             return read_at(handle, size, offset)
 
+    def export(self, root: bytes, path: Path) -> None:
+        """Write an artifact to a new file that appears complete or not at all. Raises as `shard`, and E1404."""
+        scratch = path.parent / f"{TORN}{secrets.token_hex(8)}"
+        with disk_errors(path.parent):
+            handle = open_file(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            for index in range(len(self.manifest(root).shards)):
+                data = self.shard(root, index)
+                with disk_errors(path.parent):
+                    write_at(handle, data, index * merkle.SHARD)
+            with disk_errors(path.parent):
+                os.fsync(handle)
+                os.replace(scratch, path)
+        finally:
+            os.close(handle)
+            scratch.unlink(missing_ok=True)
+
     # -- serving -------------------------------------------------------------------------------------------
 
     def holdings(self, root: bytes, hashing: bool = False) -> tuple[Manifest, int] | None:

@@ -1,69 +1,42 @@
-"""Decoys: works whose activation proofs are visibly wrong, made when a lease's secret says so, to keep validators awake.
+"""Decoys: works whose activation proofs are visibly wrong, made when a lease's secret says so.
 
-Everything else of a decoy is honest work, so only whoever looks at the proofs can tell. Which trajectory the chain will
-ask for is not known yet when the work is submitted, so each one begins with its own noise (contracts: ``Exact.decoy``).
+Whoever accepts one did not look. All else of a decoy is honest work. Which trajectory the chain will ask for is not
+known yet when the work is submitted, so each of them names a proof that begins with its own noise (contracts:
+``Exact.decoy``). The same for every kind: what a trajectory leaf names is spoilt where activation proofs stand.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
-from .. import toploc
 from ..core import merkle
-from ..core.fixed import ModelVersion
 from ..core.seeds import decoy_noise
-from ..core.spec import Spec
-from ..core.works import StepLeaf, TrajectoryLeaf, unpack
-from ..toploc.steps import SKETCH_BYTES
-from .base import TrainFunction
-from .lease import Checkpoint, Lease, Product, Record, assemble
+from ..core.works import TrajectoryLeaf, pack, unpack
+from .lease import Product
 
-NOISE = 16
-"""Coefficients of a proof that the chain looks at; `core.spec` asks for as many in tasks with decoys."""
+NOISE_AT = 2
+NOISE_BYTES = 32
 
 
-def make_decoy(
-    train: TrainFunction,
-    spec: Spec,
-    data: bytes,
-    base: ModelVersion,
-    lease: Lease,
-    *,
-    secret: bytes,
-    blinding: bytes,
-    checkpoint: Checkpoint | None = None,
-) -> Product:
-    """Train the lease, then spoil each activation proof as ``secret`` says."""
-    product = train(spec, data, base, lease, blinding=blinding, checkpoint=checkpoint)
-    header, artifacts = product.header, product.artifacts
-    count = header.step_count
-    steps = unpack(StepLeaf, artifacts[header.step_root], count)
-    trajectories = unpack(TrajectoryLeaf, artifacts[header.trajectory_root], count)
-    sketches = _sketches(product)
-    records = [
-        _spoil(spec, Record(step, trajectory, artifacts[trajectory.proof], sketch), secret)
-        for step, trajectory, sketch in zip(steps, trajectories, sketches, strict=True)
-    ]
-    states = [artifacts[step.post] for step in steps]
-    meta = product.meta
-    return assemble(
-        spec, lease, records, states, artifacts[header.update_root], blinding, profile=meta.profile
-    )
+def spoilt(proof: bytes, secret: bytes, index: int) -> bytes:
+    """An activation proof with the noise of ``index`` behind its modulus, in place of its first coefficients."""
+    noise = b"".join(word.to_bytes(2, "big") for word in decoy_noise(secret, index))
+    return proof[:NOISE_AT].ljust(NOISE_AT, b"\x00") + noise + proof[NOISE_AT + NOISE_BYTES :]
 
 
-def _sketches(product: Product) -> list[bytes]:
-    raw = product.artifacts[product.meta.sketches]
-    return [raw[i : i + SKETCH_BYTES] for i in range(0, len(raw), SKETCH_BYTES)]
-
-
-def _spoil(spec: Spec, record: Record, secret: bytes) -> Record:
-    """The record with the noise of its index at the head of its first chunk's polynomial."""
-    v = spec.verification
-    chunks = toploc.chunk_count(spec.training.batch * spec.model.context, v.chunk)
-    proofs = toploc.decode(record.proof, v.topk, chunks)
-    coefficients = np.array(proofs.coefficients)
-    coefficients[0, :NOISE] = decoy_noise(secret, record.trajectory.index)
-    proof = toploc.encode(toploc.Proofs(np.array(proofs.moduli), coefficients))
-    return replace(record, trajectory=replace(record.trajectory, proof=merkle.root(proof)), proof=proof)
+def decoy_of(product: Product, secret: bytes) -> Product:
+    """The same work with each activation proof spoilt as ``secret`` says."""
+    header, artifacts = product.header, dict(product.artifacts)
+    listed = artifacts.pop(header.trajectory_root)
+    del artifacts[header.root]
+    leaves = []
+    for leaf in unpack(TrajectoryLeaf, listed, header.trajectory_count):
+        proof = spoilt(product.artifacts[leaf.proof], secret, leaf.index)
+        artifacts.pop(leaf.proof, None)
+        root = merkle.root(proof)
+        artifacts[root] = proof
+        leaves.append(replace(leaf, proof=root))
+    packed = pack(leaves)
+    header = replace(header, trajectory_root=merkle.root(packed))
+    artifacts |= {header.trajectory_root: packed, header.root: header.encode()}
+    return Product(header, artifacts, product.loss, product.cheated)

@@ -46,7 +46,7 @@ def shaped(peers: int, rate: str) -> Iterator[list[str] | None]:
             _ip("ip", "-n", name, "addr", "add", f"10.77.0.{i + 1}/24", "dev", "eth0")
             _ip("ip", "-n", name, "link", "set", "eth0", "up")
             _ip("ip", "-n", name, "link", "set", "lo", "up")
-            shape = ["tbf", "rate", rate, "burst", "128kb", "latency", "100ms"]
+            shape = ["tbf", "rate", rate, "burst", "128kb", "latency", "400ms"]
             _ip("tc", "-n", name, "qdisc", "add", "dev", "eth0", "root", *shape)
     except subprocess.CalledProcessError:
         _remove([hub, *names])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...core.errors import CommonweightError
 
-PLAN, TOKEN = "plan.json", "token"
+PLAN, TOKEN, STOP = "plan.json", "token", "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,11 @@ class LocalSwarm:
     rounds: int = 32
     steps: int = 6
     epoch: int = 4
+    mode: str = "gossip"
     topology: str = "small-world"
     degree: int = 4
     codec: str = "int4:1024"
+    anchor_codec: str = "int8"
     optimizer: str = "adamw"
     lr: float = 4e-3
     batch: int = 4
@@ -34,6 +36,7 @@ class LocalSwarm:
     silence: float = 3.0
     patience: float = 4.0
     pace: float = 0.0
+    open_ended: bool = False
     expect: int = 1
 
     def save(self, folder: Path) -> None:
@@ -47,14 +50,14 @@ class LocalSwarm:
 
     @staticmethod
     def load(folder: Path) -> LocalSwarm:
-        """Read a plan. Raises E1901 when there is none."""
+        """Read a plan. Raises E1910 when there is none."""
         try:
             fields = json.loads((folder / PLAN).read_text(encoding="utf-8"))
             members = tuple((str(name), int(port)) for name, port in fields.pop("members"))
             return LocalSwarm(members, **fields)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CommonweightError(
-                "E1901", f"{folder / PLAN} is no plan of a swarm: {error}", "start it with demo-diloco"
+                "E1910", f"{folder / PLAN} is no plan of a swarm: {error}", "start it with demo-diloco"
             ) from error
 
     def with_member(self, name: str) -> LocalSwarm:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ class SwarmDemo:
     rounds: int = 48
     topology: str = "small-world"
     seed: int = 7
-    pace: float = 0.75  # a round takes milliseconds; a joiner must start, and a person wants to see it
+    pace: float = 0.5  # a round takes milliseconds, and a person wants to see it
     deadline: float = 420.0
     runs: Path = Path("runs")
     deeds: tuple[Deed, ...] = field(default_factory=tuple)
@@ -64,6 +63,7 @@ def run_swarm_demo(plan: SwarmDemo, json_: bool) -> int:
         topology=plan.topology,
         seed=plan.seed,
         pace=plan.pace,
+        open_ended=True,
         expect=plan.members,
     )
     folder = plan.runs / time.strftime("diloco-%Y%m%d-%H%M%S")
@@ -93,9 +93,8 @@ def watch(
     view: SwarmView,
     deeds: list[Deed],
     deadline_s: float,
-    also: Callable[[], None] = lambda: None,
 ) -> None:
-    """Follow the swarm until every living member has finished; do the deeds when their round comes."""
+    """Follow the swarm until every living member has finished; do the deeds when their round comes, then end it."""
     deadline = time.monotonic() + deadline_s
     while time.monotonic() < deadline:
         view.events(supervisor.poll())
@@ -104,7 +103,8 @@ def watch(
             ready = not deed.after or supervisor.known[deed.after].round >= 0
             if not deed.done and reached >= deed.round and ready:
                 perform(supervisor, view, deed)
-        also()
+        if reached >= supervisor.swarm.rounds and all(deed.done for deed in deeds):
+            supervisor.finish()
         view.show(supervisor)
         if not supervisor.alive:
             view.events(supervisor.poll())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .plan import LocalSwarm
+from .plan import STOP, LocalSwarm
 
 MAX_LINE = 1 << 16
 
@@ -72,6 +72,10 @@ class Supervisor:
         """Wake a frozen member."""
         self.processes[name].send_signal(signal.SIGCONT)
         self.known[name].state = "training"
+
+    def finish(self) -> None:
+        """Ask an open-ended swarm to end after its current round."""
+        (self.folder / STOP).touch()
 
     @property
     def alive(self) -> list[str]:

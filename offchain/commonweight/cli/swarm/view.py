@@ -29,7 +29,7 @@ def tell(name: str, event: dict[str, Any]) -> str:
             f"{name} round {event['round']}: anchor {event['root'][:12]} over {len(event['members'])} members, "
             f"validation loss {event['loss']:.4f}, {event['distance']:.2%} from the mean before it"
         )
-    if kind == "dropped" and "members" not in event and "reason" in event and "name" not in event:
+    if kind == "put_out":
         return f"{name} was put out: {event['reason']}"
     if kind == "failed":
         return f"{name} failed: {event['reason']}"
