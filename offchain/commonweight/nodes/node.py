@@ -56,6 +56,7 @@ class Settings:
     exit_when_done: bool = False
     attack: str = "none"
     public_url: str = ""
+    seats: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from .node import Kit, Node, Settings
 
 
 class Validator(Node):
-    """The validator role in one task, with one seat."""
+    """The validator role in one task, with one or more seats."""
 
     role = "validator"
 
@@ -46,15 +46,13 @@ class Validator(Node):
         return chained(duties.validator(self.state, self.me, self.now), super().duties())
 
     def prepare(self) -> None:
-        """Take a seat once, and announce where artifacts are served."""
+        """Take as many seats as the operator wants, and announce where artifacts are served."""
         self.announce()
-        owned = [seat for seat in self.state.seats.values() if seat.owner == self.me]
-        if (
-            not owned
-            and self.kit.sender.effect("sit:0") is None
-            and self.fund(self.kit.chain.view("Panel", "seatStake"))
-        ):
-            self.call("sit:0", "Panel", "sit")
+        owned = sum(seat.owner == self.me for seat in self.state.seats.values())
+        asked = sum(self.kit.sender.effect(f"sit:{i}") is not None for i in range(self.settings.seats))
+        stake = self.kit.chain.view("Panel", "seatStake") if max(owned, asked) < self.settings.seats else 0
+        if stake and self.fund(stake):
+            self.call(f"sit:{max(owned, asked)}", "Panel", "sit")
 
     def done(self) -> bool:
         """Over only when every batch that was sealed is settled too."""
