@@ -102,7 +102,7 @@ fuzz: setup build/fuzz-venv/atheris ## fuzz every decoder (RUNS=10000000 TARGETS
 build/fuzz-venv/atheris:
 	@$(BIN)/python -m venv build/fuzz-venv
 	@echo "import site; site.addsitedir('$(SITE)')" > $$(build/fuzz-venv/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/project.pth
-	@build/fuzz-venv/bin/python -m pip install -q atheris==3.1.0
+	@build/fuzz-venv/bin/python -m pip install -q "atheris>=3,<4"
 	@touch $@
 
 # shardcast
