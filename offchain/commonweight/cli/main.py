@@ -267,6 +267,9 @@ def _role_command(role: str, help_: str) -> None:
         public_url: PublicUrl = "",
         exit_when_done: Done = False,
         attack: Annotated[str, typer.Option(hidden=True)] = "none",
+        seats: Annotated[
+            int, typer.Option(min=1, max=64, hidden=role != "validator", help="Seats to hold.")
+        ] = 1,
     ) -> None:
         from ..nodes.wiring import run_node
 
@@ -283,6 +286,7 @@ def _role_command(role: str, help_: str) -> None:
                 public_url,
                 exit_when_done,
                 attack,
+                seats,
             )
         )
 
@@ -372,6 +376,7 @@ def _node(
     public_url: str,
     exit_when_done: bool,
     attack: str = "none",
+    seats: int = 1,
 ) -> Any:
     """Node configuration from command-line options."""
     from ..chain.networks import resolve
@@ -394,6 +399,7 @@ def _node(
         exit_when_done=exit_when_done,
         attack=attack,
         public_url=public_url,
+        seats=seats,
     )
 
 
