@@ -6,7 +6,8 @@ NODE := node_modules/.bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-python test-contracts lint fmt types contracts lock clean
+# No target is a file.
+.PHONY: $(shell sed -n "s/^\([a-z-]*\):.*/\1/p" Makefile)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,10 +26,14 @@ test-fast: setup ## run the tests that need no chain and little time
 
 lint: setup ## check the style of Python and Solidity
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
 	@$(NODE)/forge fmt --check
 
 types: setup ## check the types
 	@$(BIN)/mypy
+
+abis: setup ## check that the packaged interfaces are those of the sources
+	@$(BIN)/python scripts/export_abis.py --check
 
 fmt: setup ## put Python and Solidity into shape
 	@$(BIN)/ruff check --fix .
@@ -42,16 +47,42 @@ contracts: setup ## compile the contracts and package their interfaces for Pytho
 lock: setup ## choose newer dependencies and pin them by hash
 	@$(PYTHON) scripts/dev.py lock
 
+# Collectives
+
+bench-collectives: setup ## all-reduce beside gloo and PCCL, and on a slow link (minutes; ARGS="--quick")
+	@$(BIN)/python -m tests.benchmarks.bench_collectives $(ARGS)
+
+soak-collectives: setup ## ten minutes of kills, hangs and restarts (ARGS="--minutes 2")
+	@$(BIN)/python -m tests.benchmarks.soak_collectives $(ARGS)
+
 clean: ## remove what set-up, builds and runs made
 	rm -rf .venv node_modules build dist reports .commonweight .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Reinforcement learning
+
+demo-rl: setup ## learn by reinforcement on a local chain with 3 trainers, 2 seeds, plotted
+	@$(BIN)/commonweight demo-rl $(ARGS)
+
+bench-rl: setup ## measure rollouts, proofs, asynchrony and cheats beside Hugging Face generate()
+	@$(BIN)/python -m tests.benchmarks.rl $(ARGS)
+
+
+# diloco
+
+demo-diloco: setup ## train across 6 processes over a sparse graph; two are killed, one joins late
+	@$(BIN)/commonweight demo-diloco $(ARGS)
+
+bench-diloco: setup ## measure quality per byte (ARGS="--config full" for every section and two seeds)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_diloco.py $(ARGS)
+
+faults-diloco: setup ## kill -9 a member of a swarm every 10 s over 10 minutes (ARGS="--minutes 2")
+	@$(BIN)/python tests/benchmarks/faults_diloco.py $(ARGS)
 
 # TOPLOC: figures beside the published package, and fuzzing
 
 RUNS ?= 200000
 TARGETS ?= header meta leaves spec task_file evidence update manifest opening proofs package_face sketch state
 SITE = $(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")
-
-.PHONY: bench-toploc fuzz
 
 bench-toploc: setup build/bench-venv/toploc ## measure verification beside toploc 0.1.6 (ARGS="parity speed cost ...")
 	@OMP_NUM_THREADS=1 build/bench-venv/bin/python -m tests.benchmarks.toploc $(ARGS)
@@ -73,3 +104,8 @@ build/fuzz-venv/atheris:
 	@echo "import site; site.addsitedir('$(SITE)')" > $$(build/fuzz-venv/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/project.pth
 	@build/fuzz-venv/bin/python -m pip install -q "atheris>=3,<4"
 	@touch $@
+
+# shardcast
+
+bench-shardcast: setup ## spreading and merging beside shardcast 0.3.2 (half an hour; ARGS="scale deltas" for some rows)
+	@OMP_NUM_THREADS=1 PYTHONPATH=.:offchain $(BIN)/python -m tests.benchmarks.shardcast $(ARGS)

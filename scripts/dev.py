@@ -26,6 +26,7 @@ PYTHON_AT_LEAST = (3, 11)
 NODE_AT_LEAST = 20
 TORCH = "torch==2.13.0"
 SOLC = "0.8.37"
+WORKERS = 2
 
 
 class SetupError(Exception):
@@ -329,11 +330,14 @@ def test(checkout: Checkout, arguments: list[str]) -> int:
     """Runs pytest and forge, both to their ends whatever the first says, and sums up in one line."""
     begin = time.monotonic()
     forge = shutil.which("forge", path=checkout.tool_path) or "forge"
-    commands = {"pytest": [str(checkout.python), "-m", "pytest", *arguments], "forge": [forge, "test"]}
+    # Two workers, a file to each at a time; one thread per process, or they would only get in each other's way.
+    pytest = [str(checkout.python), "-m", "pytest", "-n", str(WORKERS), "--dist", "loadfile", *arguments]
+    commands = {"pytest": pytest, "forge": [forge, "test"]}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     failed = [
         name
         for name, command in commands.items()
-        if subprocess.run(command, cwd=checkout.root, check=False).returncode
+        if subprocess.run(command, cwd=checkout.root, env=environment, check=False).returncode
     ]
     verdict = f"FAILED: {' and '.join(failed)}" if failed else "all tests passed: pytest and forge"
     print(f"\n{verdict} ({time.monotonic() - begin:.0f} s)", flush=True)

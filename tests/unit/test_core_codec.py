@@ -103,5 +103,7 @@ def test_leaf_sizes_are_the_fixed_ones_unpack_relies_on() -> None:
 
 
 def test_meta_binds_every_part_of_the_lease() -> None:
-    meta = Meta(1, bytes(20), 2, 3, 4, bytes(20), *(bytes([i]) * 32 for i in range(5)), "profile")
+    meta = Meta(
+        1, bytes(20), 2, 3, 4, bytes(20), *(bytes([i]) * 32 for i in range(5)), "profile", b"\x05" * 32
+    )
     assert codec.decode(Meta, codec.encode(meta)) == meta

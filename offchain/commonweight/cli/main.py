@@ -11,6 +11,8 @@ import typer
 from commonweight import __version__
 
 from ..core.errors import CommonweightError
+from .artifacts import artifact_app
+from .rl import commands as rl_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +32,8 @@ key_app = _group("key", "Key files (Web3 keystore v3).")
 devnet_app = _group("devnet", "A local chain with its state on disk.")
 contracts_app = _group("contracts", "Deploy and check the contracts.")
 task_app = _group("task", "Write, check and publish training tasks.")
+rl_commands(_group("rl", "Reinforcement learning on this machine, without a chain."))
+app.add_typer(artifact_app, name="artifact")
 
 Network = Annotated[str, typer.Option("--network", "-n", help="Network name or RPC URL.")]
 Key = Annotated[Path, typer.Option(help="Keystore file of the sender.")]
@@ -72,6 +76,69 @@ def demo(
         attack=attack, rounds=rounds, trainers=trainers, validators=validators, seed=seed, runs=runs
     )
     raise typer.Exit(run_demo(plan, json_))
+
+
+@app.command("demo-rl")
+def demo_rl(
+    attack: Annotated[
+        str, typer.Option(help="What trainer-1 does: none, resampling, editing, inflating, ...")
+    ] = "none",
+    rounds: Annotated[int, typer.Option(min=1, max=64)] = 6,
+    trainers: Annotated[int, typer.Option(min=1, max=16)] = 3,
+    validators: Annotated[int, typer.Option(min=1, max=16)] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the first run.")] = 7,
+    seeds: Annotated[int, typer.Option(min=1, max=16, help="How many runs, one after the other.")] = 2,
+    runs: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("runs"),
+    json_: JsonOut = False,
+) -> None:
+    """Learn a task by reinforcement on a local chain: rollouts, learning and checking in real processes."""
+    from .demo_rl import RlPlan, run_demo_rl
+
+    plans = [
+        RlPlan(attack=attack, rounds=rounds, trainers=trainers, validators=validators, seed=s, runs=runs)
+        for s in range(seed, seed + seeds)
+    ]
+    raise typer.Exit(run_demo_rl(plans, json_))
+
+
+@app.command("demo-diloco")
+def demo_diloco(
+    members: Annotated[int, typer.Option(min=4, max=32, help="Processes at the start.")] = 6,
+    rounds: Annotated[int, typer.Option(min=8, max=10_000)] = 48,
+    topology: Annotated[str, typer.Option(help="Graph of the swarm.")] = "small-world",
+    seed: Annotated[int, typer.Option(help="Seed of the initial model.")] = 7,
+    runs: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("runs"),
+    json_: JsonOut = False,
+) -> None:
+    """Train across processes that talk to neighbours only, while two are killed and one joins."""
+    from .swarm.run import SwarmDemo, run_swarm_demo
+
+    plan = SwarmDemo(members=members, rounds=rounds, topology=topology, seed=seed, runs=runs)
+    raise typer.Exit(run_swarm_demo(plan, json_))
+
+
+@app.command()
+def topology(
+    name: Annotated[
+        str, typer.Argument(help="ring, expander, small-world, exponential, hypercube, complete, all.")
+    ],
+    nodes: Annotated[int, typer.Option("--nodes", "-n", min=1, max=1024)] = 8,
+    degree: Annotated[int, typer.Option(min=2, help="Of expander and small-world.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of expander and small-world.")] = 0,
+    matrix: Annotated[bool, typer.Option("--matrix", help="Print the mixing matrix.")] = False,
+) -> None:
+    """Print a swarm's graph: degrees, spectral gap, mixing time, stability, neighbours."""
+    from .swarm.graphs import print_topology
+
+    print_topology(name, nodes, degree, seed, matrix)
+
+
+@app.command("swarm-member", hidden=True)
+def swarm_member(folder: Path, name: str) -> None:
+    """Take part in the swarm whose plan is in FOLDER (demo-diloco starts these)."""
+    from .swarm.member import run_member
+
+    run_member(folder, name)
 
 
 @key_app.command("new")
@@ -145,7 +212,11 @@ def contracts_check(network: Network = "anvil", deployment: Deployment = None) -
 
 
 @task_app.command("init")
-def task_init(path: Path = Path("task.toml")) -> None:
+def task_init(
+    path: Annotated[Path, typer.Argument(help="File to write; never over an existing one.")] = Path(
+        "task.toml"
+    ),
+) -> None:
     """Write a commented example task."""
     from .commands import task_init as run
 
@@ -224,6 +295,20 @@ for _role, _help in (
     ("relay", "Store and serve artifacts without a stake."),
 ):
     _role_command(_role, _help)
+
+
+@app.command()
+def versions(
+    task: Annotated[int, typer.Option("--task", "-t", help="Number of the task; 0 for all.")] = 0,
+    network: Network = "anvil",
+    deployment: Deployment = None,
+    store: Annotated[Path | None, typer.Option(help="Show a store's records instead of the chain's.")] = None,
+    json_: JsonOut = False,
+) -> None:
+    """How model versions came about: parents, merged updates, late ones. Needs no key."""
+    from .artifacts import versions as run
+
+    run(network, deployment, task, store, json_)
 
 
 @app.command()

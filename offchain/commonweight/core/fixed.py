@@ -107,16 +107,49 @@ def merge(version: ModelVersion, updates: Iterable[Lanes], rule: MergeSpec) -> M
     ``g = floor(sum(updates) << shift / n)``; ``m' = floor(b_n m / b_d) + g``;
     ``w' = w - floor(l_n (g + floor(b_n m' / b_d)) / l_d)``; results saturate to int32.
     """
-    total, n = np.zeros(version.weights.size, dtype=np.int64), 0
-    for update in updates:
-        total += update
-        n += 1
-    if n == 0:
-        return version
-    gradient = (total << rule.update_shift) // n
+    merged = gradient(updates, rule)
+    return version if merged is None else outer_step(version, merged, rule)
+
+
+def outer_step(version: ModelVersion, gradient: npt.NDArray[np.int64], rule: MergeSpec) -> ModelVersion:
+    """The Nesterov part of `merge`, for a merged gradient of shape ``(n,)`` in weight lanes."""
     momentum = _decay(version.momentum.astype(np.int64), rule) + gradient
     step = rule.lr_num * (gradient + _decay(momentum, rule)) // rule.lr_den
     return ModelVersion(_saturate(version.weights - step), _saturate(momentum))
+
+
+def discounted(update: Lanes, staleness: int) -> Lanes:
+    """A late update as it enters a later round: lanes shifted right by ``staleness`` bits, rounding down."""
+    lanes: Lanes = update >> min(max(staleness, 0), 31)
+    return lanes
+
+
+def gradient(updates: Iterable[Lanes], rule: MergeSpec, trim: int = 0) -> npt.NDArray[np.int64] | None:
+    """Merged gradient of updates of shape ``(n,)``, in weight lanes; None when there is none.
+
+    Mean: ``floor(sum << shift / n)``, one update in memory at a time. With ``trim`` the ``trim`` largest and
+    smallest values of each lane are left out (coordinate-wise trimmed mean, Yin et al., arXiv 1803.01498), which
+    holds all updates at once. Raises `EncodingError` when that leaves nothing.
+    """
+    if trim:
+        return _trimmed(list(updates), rule, trim)
+    total: npt.NDArray[np.int64] | None = None
+    n = 0
+    for update in updates:
+        total = update.astype(np.int64) if total is None else np.add(total, update, out=total)
+        n += 1
+    return None if total is None else (total << rule.update_shift) // n
+
+
+def _trimmed(updates: list[Lanes], rule: MergeSpec, trim: int) -> npt.NDArray[np.int64] | None:
+    n = len(updates) - 2 * trim
+    if not updates:
+        return None
+    if n <= 0:
+        raise EncodingError(f"trimming {trim} of {len(updates)} updates at each end leaves none")
+    kept = np.sort(np.stack(updates), axis=0)[trim : trim + n]
+    total: npt.NDArray[np.int64] = kept.sum(axis=0, dtype=np.int64)
+    return (total << rule.update_shift) // n
 
 
 def _decay(momentum: npt.NDArray[np.int64], rule: MergeSpec) -> npt.NDArray[np.int64]:

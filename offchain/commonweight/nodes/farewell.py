@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ..shardcast.address import AddressPolicy
 from ..shardcast.limits import LIMITS, Limits
-from ..shardcast.manifest import SMALLEST
+from ..shardcast.manifest import HEADER, SMALLEST
 from ..shardcast.peer import Fault, Peer, PeerFault
 
 ASK_SECONDS = 3.0
@@ -47,11 +47,15 @@ class Farewell:
 
 
 def _lacks(url: str, root: bytes, policy: AddressPolicy, limits: Limits) -> bool:
-    peer = Peer(url, policy, limits, lambda count: None)
+    """A node that is still fetching has the manifest and not all shards."""
+    peer = Peer(url, policy, limits)
+    path = f"/v1/artifacts/{root.hex()}"
     try:
-        peer.get(f"/v1/artifacts/{root.hex()}", range(SMALLEST, limits.manifest_bytes + 1), ASK_SECONDS)
+        manifest = peer.get(path, range(SMALLEST, limits.manifest_bytes + 1), ASK_SECONDS).body
+        count = (len(manifest) - HEADER) // 32
+        have = peer.get(f"{path}/have/0", range(-(-count // 8), -(-count // 8) + 1), ASK_SECONDS).body
+        return int.from_bytes(have, "little").bit_count() < count
     except PeerFault as fault:
         return fault.kind is Fault.ABSENT
     finally:
         peer.close()
-    return False

@@ -6,6 +6,8 @@ The merge is a pure function of the round's mask, so every node recomputes the r
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from ..core import fixed
 from ..core.errors import CommonweightError
@@ -13,6 +15,18 @@ from ..core.fixed import ModelVersion
 from ..core.spec import Spec
 from ..core.state import Round, Task
 from ..core.works import Header
+from ..shardcast.deltas import LANES, merge_version
+from ..shardcast.fetch import Library
+from ..shardcast.versions import KIND, NONE, Record, VersionBook, WirePart
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Where versions are fetched, merged and recorded."""
+
+    library: Library
+    book: VersionBook
+
 
 Get = Callable[[bytes, int], bytes]
 MAX_SPEC = 64 * 1024
@@ -22,7 +36,15 @@ MAX_DATA = 1 << 30
 class Lineage:
     """Spec, data and versions of one task; ``get(root, max_bytes)`` returns verified artifact bytes."""
 
-    def __init__(self, get: Get, put: Callable[[bytes], bytes], parameters: Callable[[Spec], int]) -> None:
+    def __init__(
+        self,
+        get: Get,
+        put: Callable[[bytes], bytes],
+        parameters: Callable[[Spec], int],
+        shelf: Shelf | None = None,
+    ) -> None:
+        """With a ``shelf`` versions are merged from store to store in bounded memory, and recorded."""
+        self._shelf = shelf
         self._get = get
         self._put = put
         self._parameters = parameters
@@ -67,6 +89,47 @@ class Lineage:
             )
         if round_.skipped:
             return before
+        if self._shelf is not None:
+            return self._merged_on(self._shelf, task, round_, before)
         updates = (self.update(task, work.root) for work in round_.included if work.root is not None)
         version = fixed.merge(self.version(task, before), updates, self.spec(task).merge)
         return self._put(version.encode())
+
+    def _merged_on(self, shelf: Shelf, task: Task, round_: Round, before: bytes) -> bytes:
+        spec = self.spec(task)
+        count = self._parameters(spec)
+        half = 4 * fixed.padded(count)
+        shelf.library.ensure(before, 2 * half)
+        parts = []
+        for work in round_.included:
+            if work.root is not None:
+                update = Header.decode(self._get(work.root, 1024)).update_root
+                shelf.library.ensure(update, half)
+                parts.append(WirePart(update, update, LANES, round_.base, 0))
+        length = 2 * half
+        parent = Record(KIND, before, length, count, NONE, task.id, 0, spec.merge, 0, (), ())
+        return merge_version(shelf.library.store, shelf.book, parent, parts, round_.index).root
+
+
+def history(task: Task) -> list[dict[str, Any]]:
+    """The versions of a task as the chain tells them, oldest first: parent, updates and where each started."""
+    rows: list[dict[str, Any]] = [
+        {"task": task.id, "round": None, "version": task.initial.hex(), "parent": None, "parts": []}
+    ]
+    for index, round_ in sorted(task.rounds.items()):
+        before = task.model_before(index)
+        if round_.model is None or before is None:
+            break
+        parts = [
+            {
+                "update": work.root.hex(),
+                "base": round_.base.hex(),
+                "late": 0,
+                "trainer": "0x" + work.trainer.hex(),
+            }
+            for work in round_.included
+            if work.root is not None and not round_.skipped
+        ]
+        row = {"task": task.id, "round": index, "version": round_.model.hex(), "parent": before.hex()}
+        rows.append({**row, "parts": parts})
+    return rows

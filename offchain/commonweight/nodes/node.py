@@ -27,10 +27,11 @@ from ..shardcast.address import AddressPolicy
 from ..shardcast.fetch import Library
 from ..shardcast.server import ArtifactServer
 from ..shardcast.store import Store
+from ..shardcast.versions import VersionBook
 from ..tasks.kinds import parameters
 from .farewell import Farewell
 from .jobs import Jobs
-from .lineage import Lineage
+from .lineage import Lineage, Shelf
 from .metrics import Metrics
 
 log = logging.getLogger("commonweight.node")
@@ -66,6 +67,7 @@ class Kit:
     library: Library
     metrics: Metrics
     state: State
+    book: VersionBook
 
 
 class Node:
@@ -80,8 +82,9 @@ class Node:
         self.now = 0
         self.block = 0
         self._seen = b""
+        self._said = False
         self.jobs = Jobs(self._job_failed)
-        self.lineage = Lineage(self.get, kit.store.put, parameters)
+        self.lineage = Lineage(self.get, kit.store.put, parameters, Shelf(kit.library, kit.book))
         self.versions: dict[int, bytes] = {}
         self.farewell = Farewell(AddressPolicy(kit.chain.chain_id in LOCAL_CHAINS))
         self.stop = threading.Event()
@@ -139,6 +142,7 @@ class Node:
             self.kit.metrics.write(
                 "effect", id=effect.effect_id, state=effect.state, gas=effect.gas_used, error=effect.error
             )
+        self._say_what_is_missing()
         self.prepare()
         self.keep_up()
         self.collect()
@@ -146,6 +150,15 @@ class Node:
             if self.stop.is_set():
                 return
             self.attempt(todo)
+
+    def _say_what_is_missing(self) -> None:
+        """Once: a person who started a node for a task that nobody has published waits for nothing."""
+        if self.task is None and not self._said and self.settings.task:
+            self._said = True
+            known = ", ".join(map(str, sorted(self.state.tasks))) or "none"
+            log.warning(
+                "waiting for task %d: it is not published yet (published: %s)", self.settings.task, known
+            )
 
     def follow(self, head: Head | None = None) -> None:
         """Fold what is new on the chain; a reorg folds everything again."""

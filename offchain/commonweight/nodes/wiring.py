@@ -23,11 +23,15 @@ from ..chain.lock import FileLock
 from ..chain.sender import Sender
 from ..core.errors import CommonweightError
 from ..core.state import State
+from ..shardcast.address import AddressPolicy
 from ..shardcast.fetch import Library
 from ..shardcast.server import ArtifactServer
+from ..shardcast.signing import Domain
 from ..shardcast.store import Store
+from ..shardcast.versions import VersionBook
 from ..tasks.kinds import cheat_names
 from .metrics import Metrics
+from .neighbours import Neighbours
 from .node import Kit, Node, Settings
 from .publisher import Publisher, Relay
 from .trainer import Trainer
@@ -95,16 +99,25 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
         store = Store(config.home / "store")
         state = State()
         metrics = Metrics(config.home / "metrics.jsonl")
-        server = ArtifactServer(store, config.host, config.port, lambda: {"role": config.role})
+        policy = AddressPolicy(chain.chain_id in LOCAL_CHAINS)
+        domain = Domain(chain.chain_id, chain.addresses["Tasks"])
+        book = VersionBook(store.folder / "versions")
+        neighbours = Neighbours(account, domain, state, store, policy)
+        info = {"role": config.role}
+        server = ArtifactServer(
+            store, config.host, config.port, lambda: info, book=book, inbox=neighbours.inbox
+        )
         server.start()
+        neighbours.start()
         try:
             sender = Sender(chain, account, journal)
             library = Library(
                 store,
                 sources=lambda: [url for who, url in list(state.endpoints.items()) if who != sender.address],
                 allow_private=chain.chain_id in LOCAL_CHAINS,
+                holders=neighbours.holders,
             )
-            kit = Kit(chain, Follower(chain), sender, journal, store, server, library, metrics, state)
+            kit = Kit(chain, Follower(chain), sender, journal, store, server, library, metrics, state, book)
             settings = Settings(
                 home=config.home,
                 task=config.task,
@@ -114,6 +127,7 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
             )
             yield ROLES[config.role](kit, settings)
         finally:
+            neighbours.stop()
             server.stop()
 
 

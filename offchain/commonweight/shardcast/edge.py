@@ -8,12 +8,15 @@ of the new one, so that half-open connections can only crowd out each other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .limits import Limits
+from .sending import SENDFILE
 
 # Strangers must not be able to fill an operator's log: our own faults are written, malformed requests not.
 _quiet = logging.getLogger("commonweight.shardcast.http")
@@ -73,6 +76,7 @@ class Bounded(H11Protocol):
         """Admit the connection or close it at once; from here on its first request is due."""
         super().connection_made(transport)
         self.since = self.loop.time()
+        _keep_unsent_small(transport, self.limits.unsent_bytes)
         host = str((transport.get_extra_info("peername") or ("?",))[0])
         if self.crowd.admit(self, host):
             self._due(self.limits.header_seconds)
@@ -97,9 +101,21 @@ class Bounded(H11Protocol):
         """Notice when a request is complete: then the answer has its own deadline."""
         before = self.cycle
         super().handle_events()
-        if self.cycle is not before and not self.cycle.response_complete:
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return
+        if cycle is not before:
+            cycle.scope["extensions"] = {SENDFILE: self}  # type: ignore[dict-item]
+            self.waiting = cycle.more_body
+            self._due(self._body_seconds(cycle.scope) if self.waiting else self.limits.response_seconds)
+        elif self.waiting and not cycle.more_body:
             self.waiting = False
             self._due(self.limits.response_seconds)
+
+    def _body_seconds(self, scope: Any) -> float:
+        """Time for a whole body at the least acceptable rate; the gate refuses one without a length."""
+        length = body_length(scope)
+        return self.limits.header_seconds + max(length, 0) / self.limits.body_rate
 
     def on_response_complete(self) -> None:
         """Wait for the next request; what is still in the send buffer keeps the answer's deadline."""
@@ -134,26 +150,58 @@ class Bounded(H11Protocol):
         self._stall = None if seconds is None else self.loop.call_later(seconds, self.abort)
 
 
-class Gate:
-    """ASGI wrapper: GET without a body, or 405 or 413 and the end of the connection. Nothing is ever read."""
+def _keep_unsent_small(transport: Any, size: int) -> None:
+    """Otherwise a whole shard fits into the kernel's buffer, and a slot would be free before anything was sent."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
-    def __init__(self, app: Any) -> None:
-        self._app = app
+
+class Gate:
+    """ASGI wrapper: what is not a harmless request is answered, and its connection ended, before anything is read.
+
+    Only GET, without a body; where others may write, also signed POST and PUT with a body of known length.
+    """
+
+    def __init__(self, app: Any, largest: int) -> None:
+        """``largest``: bytes of a body; 0 where nobody may write."""
+        self._app, self._largest = app, largest
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass a harmless request on."""
-        if scope["type"] != "http" or (refusal := _refusal(scope)) is None:
+        if scope["type"] != "http" or (refusal := self._refusal(scope)) is None:
             await self._app(scope, receive, send)
             return
-        headers = [(b"content-length", b"0"), (b"connection", b"close"), (b"allow", b"GET")]
+        allow = b"GET, POST, PUT" if self._largest else b"GET"
+        headers = [(b"content-length", b"0"), (b"connection", b"close"), (b"allow", allow)]
         await send({"type": "http.response.start", "status": refusal, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
-
-def _refusal(scope: Any) -> int | None:
-    if scope["method"] != "GET":
-        return 405
-    for name, value in scope["headers"]:
-        if name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0"):
+    def _refusal(self, scope: Any) -> int | None:
+        length = body_length(scope)
+        if scope["method"] == "GET":
+            return 413 if length else None
+        if scope["method"] not in ("POST", "PUT") or not self._largest:
+            return 405
+        if length < 0:
+            return 411
+        if length > self._largest:
             return 413
-    return None
+        if not any(name == b"authorization" for name, _ in scope["headers"]):
+            return 401
+        return None
+
+
+def body_length(scope: Any) -> int:
+    """Announced bytes of a request's body; -1 for one of unknown length."""
+    length = 0
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding":
+            return -1
+        if name == b"content-length":
+            text = value.strip()
+            if not text.isdigit() or len(text) > 12:
+                return -1
+            length = int(text)
+    return length

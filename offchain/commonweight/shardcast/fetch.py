@@ -11,15 +11,15 @@ import contextlib
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ..core.errors import CommonweightError
 from .address import AddressPolicy
 from .job import Job
 from .limits import LIMITS, Limits
-from .peer import Fault
-from .store import Store
+from .peer import Fault, Peer
+from .store import Store, too_long
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,20 @@ class Blame:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An artifact and how it came. ``left``: all sources left on the way, also those that did not have it."""
+    """An artifact now in ``store`` and how it came. ``left``: all sources left on the way, also those without it."""
 
-    data: bytes
+    root: bytes
+    store: Store
     left: tuple[Blame, ...] = ()
     bytes_received: int = 0
     resumed_shards: int = 0
+    bytes_repeated: int = 0
+    bytes_by_source: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def data(self) -> bytes:
+        """The artifact's bytes, read from the store and hashed again."""
+        return self.store.get(self.root)
 
     @property
     def blamed(self) -> tuple[Blame, ...]:
@@ -62,22 +70,27 @@ def fetch(
     policy: AddressPolicy = AddressPolicy(),  # noqa: B008 - frozen
     *,
     rng: random.Random | None = None,
+    patience: float = 0.0,
+    holders: Sequence[str] = (),
 ) -> Fetched:
-    """Fetch an artifact of at most ``limits.artifact_bytes`` into the store and return it.
+    """Fetch an artifact of at most ``limits.artifact_bytes`` into the store, where it is served while it comes.
 
-    Sources are asked in random order (``rng`` makes it repeatable). Raises E1103 when the artifact is
-    longer, E1404 when the store has no room, E1502 when the sources together do not give it, with each
-    one's reason.
+    At most ``limits.in_flight`` shards are in memory. Sources are asked in random order (``rng`` makes it repeatable),
+    those among ``holders``, which are said to have it, before the others; when none has the artifact yet, they are
+    asked again for ``patience`` seconds. Raises E1103 when the artifact is longer, E1404 when the store has no room,
+    E1502 when the sources together do not give it, with each one's reason.
     """
     order = list(dict.fromkeys(sources))
     rng = rng or random.Random()
     rng.shuffle(order)
-    job = Job(root, store, limits, policy, rng)
-    left = job.run(order[: limits.sources])
+    order.sort(key=lambda source: source not in holders)
+    job = Job(root, store, limits, policy, rng, patience)
+    left = job.run(order)
     blames = tuple(Blame(source, fault.kind, fault.reason) for source, fault in left)
     if not job.complete:
         raise _unavailable(root, blames, job)
-    return Fetched(store.get(root, limits.artifact_bytes), blames, job.received, job.resumed)
+    t = job.traffic
+    return Fetched(root, store, blames, t.received, t.resumed, t.repeated, t.by_source)
 
 
 def _unavailable(root: bytes, blames: tuple[Blame, ...], job: Job) -> Unavailable:
@@ -98,10 +111,13 @@ class Library:
         *,
         allow_private: bool = False,
         on_blame: Callable[[Blame], None] = lambda blame: None,
+        holders: Callable[[bytes], Sequence[str]] = lambda root: (),
     ) -> None:
-        """``sources``: base URLs known now; ``on_blame`` hears of every source that misbehaved or failed."""
+        """``sources``: base URLs known now; ``holders``: those said to have an artifact, asked first; ``on_blame``
+        hears of every source that misbehaved or failed."""
         self.store = store
         self._sources, self._limits, self._on_blame = sources, limits, on_blame
+        self._holders = holders
         self._policy = AddressPolicy(allow_private)
         self._strikes: Counter[str] = Counter()
         self._turns: dict[bytes, tuple[threading.Lock, int]] = {}
@@ -118,11 +134,37 @@ class Library:
                         raise
             return self._fetch(root, limit).data
 
+    def ensure(self, root: bytes, limit: int | None = None) -> Fetched | None:
+        """Have an artifact of at most ``limit`` bytes in the store, without reading it; None when it was there.
+
+        Raises as `fetch`.
+        """
+        with self._turn(root):
+            if self.store.has(root):
+                if limit is not None and (length := self.store.length(root)) > limit:
+                    raise too_long(root, length, limit)
+                return None
+            return self._fetch(root, limit)
+
+    def peers(self) -> list[Peer]:
+        """A connection, not yet made, to each source that is still asked, in random order. Close them."""
+        honest = self._honest()
+        random.shuffle(honest)
+        return [Peer(source, self._policy, self._limits) for source in honest[: self._limits.sources]]
+
+    @property
+    def record_sizes(self) -> range:
+        """Acceptable bytes of a version's record."""
+        return range(1, self._limits.record_bytes + 1)
+
+    def _honest(self) -> list[str]:
+        return [s for s in self._sources() if self._strikes[s] < self._limits.strikes]
+
     def _fetch(self, root: bytes, limit: int | None) -> Fetched:
         limits = self._limits if limit is None else self._limits.at_most(limit)
-        honest = [s for s in self._sources() if self._strikes[s] < self._limits.strikes]
         try:
-            found = fetch(root, honest, self.store, limits, self._policy)
+            holders = self._holders(root)
+            found = fetch(root, self._honest(), self.store, limits, self._policy, holders=holders)
         except Unavailable as error:
             self._note(error.blames)
             raise

@@ -16,7 +16,7 @@ from ..core.errors import CommonweightError
 
 TORN_SECONDS = 3600.0
 _NAME = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_TORN = ".tmp-"
+TORN = ".tmp-"
 
 
 def parse_name(name: str) -> bytes | None:
@@ -45,7 +45,7 @@ def read_at(handle: int, size: int, offset: int) -> bytes:
     return bytes(out)
 
 
-def write_at(handle: int, data: bytes, offset: int) -> None:
+def write_at(handle: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of ``data`` at ``offset``."""
     view = memoryview(data)
     while view:
@@ -55,7 +55,7 @@ def write_at(handle: int, data: bytes, offset: int) -> None:
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Let ``path`` appear complete or not at all; with ``durable`` also after a power cut."""
-    scratch = path.parent / f"{_TORN}{secrets.token_hex(8)}"
+    scratch = path.parent / f"{TORN}{secrets.token_hex(8)}"
     handle = open_file(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         write_at(handle, data, 0)
@@ -92,7 +92,7 @@ def make_folder(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what interrupted writes left; a young one may belong to another process."""
-    for path in folder.glob(_TORN + "*"):
+    for path in folder.glob(TORN + "*"):
         with contextlib.suppress(OSError):
             if time.time() - path.lstat().st_mtime > TORN_SECONDS:
                 path.unlink()

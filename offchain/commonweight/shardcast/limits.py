@@ -16,8 +16,17 @@ class Limits:
     """Quota of all artifacts and partial downloads together, in bytes."""
     free_bytes: int = 64 * MIB
     """Bytes that must stay free on the disk; below this nothing is written."""
+    manifests: int = 64
+    """Manifests kept in memory."""
     corrupt_files: int = 4
     """Damaged files kept for a person to look at."""
+
+    record_bytes: int = 256 * KIB
+    """Largest record of a version, in bytes."""
+    parts: int = 1024
+    """Updates merged into one version."""
+    tensors: int = 4096
+    """Tensors of one model."""
 
     # Serving
     header_bytes: int = 8 * KIB
@@ -36,8 +45,55 @@ class Limits:
     """Open connections of one address; many nodes may share one behind a home router."""
     hashing_threads: int = 2
     """Shards read and hashed at the same time for answers."""
-    chunk_bytes: int = 128 * KIB
-    """What one answer holds in memory at a time, in bytes."""
+    chunk_bytes: int = MIB
+    """What one answer hands to the system at a time, in bytes."""
+    unsent_bytes: int = 256 * KIB
+    """What the kernel may take from us before it has sent it, in bytes."""
+    upload_slots: int = 1
+    """Shards sent at full speed at the same time, so that each arrives soon and can be passed on."""
+    slot_seconds: float = 3.0
+    """A slow reader keeps its slot no longer than this."""
+    queue_seconds: float = 0.05
+    """A request waits for a slot no longer than this; then its reader is sent to others."""
+    hold_seconds: float = 4.0
+    """Before every shard was given once, none is given again within this time."""
+    settle_seconds: float = 0.02
+    """News within this time go into one answer."""
+    trust_seconds: float = 600.0
+    """A shard hashed since then, in a file unchanged since then, is sent without hashing it again."""
+
+    body_rate: int = 64 * KIB
+    """Bytes per second below which a request's body is cut off."""
+
+    # Signed requests and gossip
+    checks_per_second: float = 20.0
+    """Signatures checked for one address of the network, per second."""
+    checks_burst: float = 200.0
+    """The same, at once."""
+    requests_per_second: float = 20.0
+    """Signed requests of one identity, per second."""
+    requests_burst: float = 400.0
+    """The same, at once."""
+    push_rate: float = 8.0 * MIB
+    """Bytes that one identity may push, per second."""
+    push_burst: float = 512.0 * MIB
+    """The same, at once."""
+    pushes: int = 8
+    """Artifacts being pushed here at the same time."""
+    push_seconds: float = 60.0
+    """A push that brings nothing for this long is set aside."""
+    nonces: int = 65_536
+    """Signed requests remembered, so that none is used twice."""
+    gossip_bytes: int = 128 * KIB
+    """Largest bundle of announcements, in bytes."""
+    gossip_seconds: float = 10.0
+    """One exchange of announcements."""
+    bundle: int = 32
+    """Announcements in one bundle."""
+    told_versions: int = 8
+    """Newest versions in one announcement."""
+    told_holds: int = 256
+    """Artifacts in one announcement."""
 
     # Fetching
     artifact_bytes: int = 4 * GIB
@@ -63,9 +119,25 @@ class Limits:
     fetch_seconds: float = 900.0
     """One call of fetch; what was verified stays for the next call."""
     sources: int = 32
-    """Sources asked in one fetch."""
+    """Sources asked in one fetch, each with a thread and a connection."""
     in_flight: int = 4
-    """Shards requested at the same time, each from a source of its own."""
+    """Shards requested at the same time, each from a source of its own; also the shards held in memory."""
+    choices: int = 16
+    """Shards that one request names as acceptable; the source picks one."""
+    poll_seconds: float = 2.0
+    """A source that has nothing new answers after this long."""
+    poll_pause: float = 0.1
+    """Pause between two questions to one source about what it has."""
+    considered: int = 1024
+    """Missing shards, in an order of the node's own, among which the rarest are chosen."""
+    absent_seconds: float = 0.5
+    """Pause before a source that did not have the artifact is asked again."""
+    refusals: int = 256
+    """Times that a source may not give what it said it has, between two shards that it gave."""
+    direct_after: int = 8
+    """Refusals after which a reader insists on one shard, for which it need not wait for a slot."""
+    refusal_pause: float = 0.05
+    """Pause after a source gave nothing of what it was asked for."""
     retries: int = 1
     """Fresh connections tried after a source dropped one."""
     strikes: int = 3

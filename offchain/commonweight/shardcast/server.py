@@ -1,43 +1,63 @@
 """Serve artifacts over HTTP: manifests and shards by root, and a health page. Every node runs one.
 
-Shards are whole objects of at most 4 MiB: no ranges, no compression, no bodies, no names but digests.
-Answers need no signature, since whoever asked knows the root. The bounds of a connection are in `edge`.
+Shards are whole objects of at most 4 MiB: no ranges, no compression, no names but digests. Answers need no
+signature, since whoever asked knows the root. The bounds of a connection are in `edge`; what others may send is in
+`writing`.
+
+A download is served while it runs: ``have`` says which shards are here and waits for news, ``any`` gives the one of
+the named shards that was given least so far, so that a lone origin does not send the same shard to everybody first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import random
 import re
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Response
-from fastapi.responses import StreamingResponse
 
 from ..core import merkle
 from ..core.errors import CommonweightError
 from .edge import Bounded, Crowd, Gate
 from .files import parse_name
+from .giving import Giving
 from .limits import LIMITS, Limits
-from .store import Store
+from .sending import LoanResponse, Slots
+from .store import Loan, Store
+from .versions import VersionBook
+from .writing import Inbox
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 GRACE_SECONDS = 1
 BINARY = "application/octet-stream"
+MAX_HEADS = 64
+MAX_HAVE = 8192
+"""Shards up to which an answer's head says what is here."""
 _INDEX = re.compile(r"0|[1-9][0-9]{0,5}", re.ASCII)
+_INDICES = re.compile(r"(?:0|[1-9][0-9]{0,5})(?:,(?:0|[1-9][0-9]{0,5})){0,15}", re.ASCII)
 
 
-def create_app(store: Store, info: Callable[[], dict[str, Any]] = dict, limits: Limits = LIMITS) -> FastAPI:
+def create_app(
+    store: Store,
+    info: Callable[[], dict[str, Any]] = dict,
+    limits: Limits = LIMITS,
+    book: VersionBook | None = None,
+    inbox: Inbox | None = None,
+) -> FastAPI:
     """The artifact service. Whatever is not served here, malformed names included, is 404."""
     app = FastAPI(title="Commonweight artifacts", docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False
-    app.add_middleware(Gate)
-    hashing = asyncio.Semaphore(limits.hashing_threads)
+    app.add_middleware(Gate, largest=merkle.SHARD if inbox else 0)
+    desk = Desk(store, limits)
 
     @app.get("/v1/health")
     async def health() -> dict[str, Any]:
@@ -45,36 +65,169 @@ def create_app(store: Store, info: Callable[[], dict[str, Any]] = dict, limits: 
 
     @app.get("/v1/artifacts/{name}")
     async def manifest(name: str) -> Response:
-        root = parse_name(name)
-        if root is None or not store.served(root):
-            return Response(status_code=404)
-        try:
-            async with hashing:
-                found = await asyncio.to_thread(store.manifest, root)
-        except CommonweightError:
-            return Response(status_code=404)
-        return Response(found.encode(), media_type=BINARY)
+        return await desk.manifest(name)
+
+    @app.get("/v1/artifacts/{name}/have/{count}")
+    async def have(name: str, count: str) -> Response:
+        return await desk.have(name, count)
+
+    @app.get("/v1/artifacts/{name}/any/{indices}")
+    async def any_shard(name: str, indices: str) -> Response:
+        return await desk.any(name, indices)
 
     @app.get("/v1/artifacts/{name}/shards/{index}")
     async def shard(name: str, index: str) -> Response:
-        root = parse_name(name)
-        if root is None or not _INDEX.fullmatch(index) or not store.served(root):
-            return Response(status_code=404)
-        try:
-            async with hashing:
-                size = len(await asyncio.to_thread(store.shard, root, int(index)))
-        except CommonweightError:
-            return Response(status_code=404)
-        # Read again piece by piece, so that a crowd of slow readers does not hold a shard each in memory.
-        body = _pieces(store, root, int(index) * merkle.SHARD, size, limits.chunk_bytes)
-        return StreamingResponse(body, media_type=BINARY, headers={"content-length": str(size)})
+        return await desk.shard(name, index)
 
+    if book is not None:
+        _add_versions(app, book)
+    if inbox is not None:
+        inbox.add_routes(app)
     return app
 
 
-async def _pieces(store: Store, root: bytes, offset: int, size: int, chunk: int) -> AsyncIterator[bytes]:
-    for piece in store.read(root, offset, size, chunk):  # just hashed, so these reads come from memory
-        yield piece
+def _add_versions(app: FastAPI, book: VersionBook) -> None:
+    @app.get("/v1/versions")
+    async def heads() -> Response:
+        newest = book.heads()[:MAX_HEADS]
+        return Response(b"".join(record.root for record in newest), media_type=BINARY)
+
+    @app.get("/v1/versions/{name}")
+    async def record(name: str) -> Response:
+        root = parse_name(name)
+        found = book.get(root) if root is not None else None
+        return _absent() if found is None else Response(found.encode(), media_type=BINARY)
+
+
+class Desk:
+    """What the routes do. Used from one event loop."""
+
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self._store, self._limits = store, limits
+        self._hashing = asyncio.Semaphore(limits.hashing_threads)
+        self._slots = Slots(limits)
+        self._given: dict[bytes, Giving] = {}
+        self._rng = random.Random()
+        self._news = News(store, limits)
+
+    async def manifest(self, name: str) -> Response:
+        """The manifest that the name is the root of."""
+        root = parse_name(name)
+        if root is None:
+            return _absent()
+        found = self._store.holdings(root)
+        if found is None and self._store.served(root):
+            async with self._hashing:
+                found = await asyncio.to_thread(self._store.holdings, root, hashing=True)
+        return _absent() if found is None else Response(found[0].encode(), media_type=BINARY)
+
+    async def have(self, name: str, count: str) -> Response:
+        """Bits of the shards that are here, as soon as they are not ``count``, or after a while."""
+        root = parse_name(name)
+        if root is None or not _INDEX.fullmatch(count):
+            return _absent()
+        async with self._news.waiting(root) as changed:
+            found = self._store.holdings(root)
+            if found is not None and found[1].bit_count() == int(count) and int(count) < len(found[0].shards):
+                await changed()
+                found = self._store.holdings(root)
+        if found is None:
+            return _absent()
+        return Response(found[1].to_bytes(-(-len(found[0].shards) // 8), "little"), media_type=BINARY)
+
+    async def any(self, name: str, indices: str) -> Response:
+        """The least given of the named shards that are here; 204 when there is none, or no time to send it now."""
+        root = parse_name(name)
+        if root is None or not _INDICES.fullmatch(indices):
+            return _absent()
+        async with self._slots.turn() as slot:
+            found = self._store.holdings(root)
+            if found is None:
+                return _absent()
+            here = [i for i in map(int, indices.split(",")) if found[1] >> i & 1]
+            headers = {"have": f"{found[1]:x}"} if len(found[0].shards) <= MAX_HAVE else {}
+            count = len(found[0].shards)
+            giving = self._giving_of(root, count)
+            everything = found[1].bit_count() == count
+            index = giving.choose(here, everything, time.monotonic(), self._rng) if slot.free else None
+            if index is None:
+                return Response(status_code=204, headers=headers)
+            return await self._loan(root, index, {**headers, "shard": str(index)}, slot.keep())
+
+    async def shard(self, name: str, index: str) -> Response:
+        """One shard by number."""
+        root = parse_name(name)
+        if root is None or not _INDEX.fullmatch(index):
+            return _absent()
+        async with self._slots.turn() as slot:
+            return await self._loan(root, int(index), {}, slot.keep())
+
+    async def _loan(
+        self, root: bytes, index: int, headers: dict[str, str], done: Callable[[], None]
+    ) -> Response:
+        try:
+            loan: Loan | None = self._store.lend(root, index, hashing=False)
+            if loan is None:
+                async with self._hashing:
+                    loan = await asyncio.to_thread(self._store.lend, root, index)
+            assert loan is not None
+        except CommonweightError:
+            done()
+            return _absent()
+        except BaseException:
+            done()
+            raise
+        return LoanResponse(loan, self._limits, headers, done)
+
+    def _giving_of(self, root: bytes, shards: int) -> Giving:
+        giving = self._given.pop(root, None) or Giving(shards, self._limits.hold_seconds)
+        self._given[root] = giving  # as the youngest
+        if len(self._given) > self._limits.manifests:
+            del self._given[next(iter(self._given))]
+        return giving
+
+
+class News:
+    """Wakes requests that wait for more of an artifact. The store calls from any thread, requests wait in one loop."""
+
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self._limits = limits
+        self._waiting: dict[bytes, set[asyncio.Event]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        store.listeners.append(self._tell)
+
+    @contextlib.asynccontextmanager
+    async def waiting(self, root: bytes) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """From here on nothing is missed; what is yielded waits for a change, or for `Limits.poll_seconds`."""
+        self._loop = asyncio.get_running_loop()
+        event = asyncio.Event()
+        self._waiting.setdefault(root, set()).add(event)
+
+        async def changed() -> None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.poll_seconds):
+                    await event.wait()
+                    await asyncio.sleep(self._limits.settle_seconds)
+
+        try:
+            yield changed
+        finally:
+            self._waiting[root].discard(event)
+            if not self._waiting[root]:
+                del self._waiting[root]
+
+    def _tell(self, root: bytes) -> None:
+        if self._loop is not None and root in self._waiting:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._wake, root)
+
+    def _wake(self, root: bytes) -> None:
+        for event in self._waiting.get(root, ()):
+            event.set()
+
+
+def _absent() -> Response:
+    return Response(status_code=404)
 
 
 class ArtifactServer:
@@ -87,13 +240,16 @@ class ArtifactServer:
         port: int,
         info: Callable[[], dict[str, Any]] = dict,
         limits: Limits = LIMITS,
+        book: VersionBook | None = None,
+        inbox: Inbox | None = None,
     ) -> None:
-        """Take the port (0: any free one). Raises E1501 when it cannot be had."""
+        """Take the port (0: any free one). ``inbox``: takes in what others send. Raises E1501 without the port."""
+        self._inbox = inbox
         self._socket = _bind(host, port)
         self.host, self.port = host, int(self._socket.getsockname()[1])
         self.crowd = Crowd(limits)
         config = uvicorn.Config(
-            create_app(store, info, limits),
+            create_app(store, info, limits, book, inbox),
             http=functools.partial(Bounded, crowd=self.crowd),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
@@ -131,6 +287,8 @@ class ArtifactServer:
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
+        if self._inbox is not None:
+            self._inbox.close()
         self._socket.close()
 
     def __enter__(self) -> ArtifactServer:

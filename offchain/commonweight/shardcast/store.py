@@ -2,25 +2,29 @@
 
 ``public/`` is served; ``private/`` is not yet (a trainer's work before its poll opens); ``partial/`` are
 downloads (see `partial`); ``manifests/`` caches shard hashes and may be deleted; ``pins/`` names what must
-not be evicted; ``corrupt/`` keeps a few damaged files for a person to look at. One process owns a store;
-its threads may share it.
+not be evicted, ``tasks/`` says which task an artifact belongs to, so that the least used task goes first;
+``corrupt/`` keeps a few damaged files for a person to look at. One process owns a store; its threads may
+share it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import secrets
 import shutil
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core import merkle
 from ..core.errors import CommonweightError, EncodingError
 from .files import (
+    TORN,
     disk_errors,
     make_folder,
     open_file,
@@ -28,18 +32,21 @@ from .files import (
     read_at,
     sweep,
     sync_folder,
+    write_at,
     write_atomic,
 )
 from .limits import LIMITS
 from .manifest import Manifest
 from .partial import Partial
+from .trust import Trust
 
-PUBLIC, PRIVATE, PARTIAL, MANIFESTS, PINS, CORRUPT = FOLDERS = (
+PUBLIC, PRIVATE, PARTIAL, MANIFESTS, PINS, TASKS, CORRUPT = FOLDERS = (
     "public",
     "private",
     "partial",
     "manifests",
     "pins",
+    "tasks",
     "corrupt",
 )
 
@@ -49,6 +56,23 @@ class _Entry:
     place: str
     size: int
     used: float
+
+
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """A shard to send: an open file, and where the shard is in it. Close the handle afterwards."""
+
+    handle: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An artifact being written: ``keep(published=True)`` hashes it, gives it its name and returns its root."""
+
+    handle: int
+    keep: Callable[..., bytes]
 
 
 class Store:
@@ -63,13 +87,18 @@ class Store:
         self._lock = threading.RLock()
         self._kept: dict[bytes, _Entry] = {}
         self._partial: dict[bytes, _Entry] = {}
-        self._active: dict[bytes, int] = {}
+        self._active: dict[bytes, list[Partial | None]] = {}
+        self._manifests: dict[bytes, Manifest] = {}
+        self._trust = Trust(LIMITS.trust_seconds)
+        self.listeners: list[Callable[[bytes], None]] = []
+        """Called with a root, from any thread, when there is more of it to serve."""
         self._reserved = 0
         for name in FOLDERS:
             make_folder(folder / name)
             sweep(folder / name)
         for place in (PRIVATE, PUBLIC, PARTIAL):
             self._scan(place)
+        self._tasks = _read_tasks(folder / TASKS)
         self._pinned = {root for p in (folder / PINS).iterdir() if (root := parse_name(p.name)) is not None}
 
     # -- whole artifacts -----------------------------------------------------------------------------------
@@ -94,6 +123,66 @@ class Store:
                 write_atomic(self._path(place, root), data)
             self._kept[root] = _Entry(place, len(data), time.time())
         self._cache(root, manifest)
+        return root
+
+    def put_file(self, source: Path, published: bool = True) -> bytes:
+        """As `put`, for a file of any size, one shard in memory at a time. Raises E1103 when it cannot be read."""
+        try:
+            file = open(source, "rb")  # noqa: SIM115 - its own error is not that of what is done with it
+        except OSError as error:
+            message = f"cannot read {source}: {error.strerror or error}"
+            raise CommonweightError("E1103", message, "give a readable file") from error
+        with file, self.draft(os.fstat(file.fileno()).st_size) as draft:
+            at = 0
+            while data := file.read(merkle.SHARD):
+                with disk_errors(self.folder):
+                    write_at(draft.handle, data, at)
+                at += len(data)
+            return draft.keep(published)
+
+    @contextlib.contextmanager
+    def draft(self, size: int) -> Iterator[Draft]:
+        """A file of ``size`` bytes to be written and kept, or to vanish. Raises E1404 when there is no room."""
+        scratch = self.folder / PARTIAL / f"{TORN}{secrets.token_hex(8)}"
+        with self._lock:
+            self._make_room(size)
+            self._reserved += size
+        try:
+            with disk_errors(self.folder):
+                handle = open_file(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            try:
+                yield Draft(handle, functools.partial(self._keep_draft, handle, scratch))
+            finally:
+                os.close(handle)
+        finally:
+            scratch.unlink(missing_ok=True)
+            with self._lock:
+                self._reserved -= size
+
+    def _keep_draft(self, handle: int, scratch: Path, published: bool = True) -> bytes:
+        """Hash what was written, make it durable and give it its name."""
+        with disk_errors(self.folder):
+            os.fsync(handle)
+        length = os.fstat(handle).st_size
+        shards = (read_at(handle, merkle.SHARD, at) for at in range(0, length, merkle.SHARD))
+        manifest = Manifest(length, tuple(merkle.shard_hash(shard) for shard in shards))
+        self._trust.note(manifest.root, range(len(manifest.shards)), handle)
+        return self._take_in(scratch, manifest, PUBLIC if published else PRIVATE)
+
+    def _take_in(self, scratch: Path, manifest: Manifest, place: str) -> bytes:
+        root = manifest.root
+        with self._lock:
+            if self._present(root):
+                self._touch(root)
+            else:
+                with disk_errors(self.folder):
+                    os.replace(scratch, self._path(place, root))
+                    sync_folder(self.folder / place)
+                self._kept[root] = _Entry(place, manifest.length, time.time())
+            if place == PUBLIC:
+                self.publish(root)
+        self._cache(root, manifest)
+        self.changed(root)
         return root
 
     def publish(self, root: bytes) -> bool:
@@ -148,6 +237,12 @@ class Store:
         with self._lock:
             return sorted(root for root, entry in self._kept.items() if entry.place == place)
 
+    def recent(self, many: int) -> list[bytes]:
+        """Names of the served artifacts, those used last first."""
+        with self._lock:
+            served = [(entry.used, root) for root, entry in self._kept.items() if entry.place == PUBLIC]
+        return [root for _, root in sorted(served, reverse=True)[:many]]
+
     def remove(self, root: bytes) -> None:
         """Forget an artifact and what was downloaded of it."""
         with self._lock:
@@ -157,6 +252,9 @@ class Store:
                 self._partial.pop(root, None)
                 self._path(PARTIAL, root).unlink(missing_ok=True)
             self._path(MANIFESTS, root).unlink(missing_ok=True)
+            self._path(TASKS, root).unlink(missing_ok=True)
+            self._tasks.pop(root, None)
+            self._manifests.pop(root, None)
             self.unpin(root)
 
     def pin(self, root: bytes) -> None:
@@ -164,6 +262,12 @@ class Store:
         with self._lock, disk_errors(self.folder):
             write_atomic(self._path(PINS, root), b"")
             self._pinned.add(root)
+
+    def assign(self, root: bytes, task: int) -> None:
+        """Say which task an artifact belongs to: when room is needed, the task used longest ago goes first."""
+        with self._lock, disk_errors(self.folder):
+            write_atomic(self._path(TASKS, root), str(task).encode(), durable=False)
+            self._tasks[root] = task
 
     def unpin(self, root: bytes) -> None:
         """Let this artifact be evicted again."""
@@ -186,19 +290,94 @@ class Store:
     def shard(self, root: bytes, index: int) -> bytes:
         """One shard, hashed again. Raises E1103 when there is no such shard, otherwise as `get`."""
         manifest = self.manifest(root)
+        with self._opened(root) as handle:
+            return self._hashed(root, index, manifest, handle)
+
+    def _hashed(self, root: bytes, index: int, manifest: Manifest, handle: int) -> bytes:
         if not 0 <= index < len(manifest.shards):
             raise CommonweightError("E1103", f"artifact {root.hex()} has no shard {index}")
-        with self._opened(root) as handle:
-            data = read_at(handle, manifest.size(index), index * merkle.SHARD)
-            if len(data) != manifest.size(index) or merkle.shard_hash(data) != manifest.shards[index]:
-                raise self._damaged(root, handle)
+        data = read_at(handle, manifest.size(index), index * merkle.SHARD)
+        if len(data) != manifest.size(index) or merkle.shard_hash(data) != manifest.shards[index]:
+            raise self._damaged(root, handle)
         return data
 
-    def read(self, root: bytes, offset: int, size: int, chunk: int) -> Iterator[bytes]:
-        """Bytes of an artifact in pieces of ``chunk``, NOT hashed: for a sender that just called `shard`."""
+    def read_range(self, root: bytes, offset: int, size: int) -> bytes:
+        """Bytes of an artifact, out of shards that were hashed lately or are hashed now. Raises as `shard`."""
+        manifest = self.manifest(root)
+        if offset < 0 or size < 0 or offset + size > manifest.length:
+            raise CommonweightError("E1103", f"artifact {root.hex()} has no bytes {offset}..{offset + size}")
         with self._opened(root) as handle:
-            for at in range(offset, offset + size, chunk):
-                yield read_at(handle, min(chunk, offset + size - at), at)
+            for index in range(offset // merkle.SHARD, -(-(offset + size) // merkle.SHARD)):
+                if not self._trust.holds(root, index, handle):
+                    self._hashed(root, index, manifest, handle)
+                    self._trust.note(root, range(index, index + 1), handle)
+            return read_at(handle, size, offset)
+
+    def export(self, root: bytes, path: Path) -> None:
+        """Write an artifact to a new file that appears complete or not at all. Raises as `shard`, and E1404."""
+        scratch = path.parent / f"{TORN}{secrets.token_hex(8)}"
+        with disk_errors(path.parent):
+            handle = open_file(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            for index in range(len(self.manifest(root).shards)):
+                data = self.shard(root, index)
+                with disk_errors(path.parent):
+                    write_at(handle, data, index * merkle.SHARD)
+            with disk_errors(path.parent):
+                os.fsync(handle)
+                os.replace(scratch, path)
+        finally:
+            os.close(handle)
+            scratch.unlink(missing_ok=True)
+
+    # -- serving -------------------------------------------------------------------------------------------
+
+    def holdings(self, root: bytes, hashing: bool = False) -> tuple[Manifest, int] | None:
+        """Manifest and bits of the shards that may be served, also those of a running download; None for none.
+
+        Without ``hashing`` also None when the manifest would have to be made anew from the whole file.
+        """
+        with self._lock:
+            running = self._active.get(root)
+            if self.served(root):
+                manifest = self._cached(root)
+            elif begun := [partial for partial in running or () if partial is not None]:
+                held = {index for partial in begun for index in list(partial.held)}
+                return begun[0].manifest, sum(1 << index for index in held)
+            else:
+                return None
+        if manifest is None and hashing:
+            with contextlib.suppress(CommonweightError):
+                manifest = self.manifest(root)
+        return None if manifest is None else (manifest, (1 << len(manifest.shards)) - 1)
+
+    def lend(self, root: bytes, index: int, hashing: bool = True) -> Loan | None:
+        """A shard that may be served, hashed lately; None instead of hashing it now when ``hashing`` is False.
+
+        Raises E1408 when it is not here, E1403 as `get`.
+        """
+        with self._lock:
+            for partial in self._active.get(root, ()):
+                if partial is not None and index in partial.held:  # hashed on its way in, a moment ago
+                    return Loan(os.dup(partial.handle), index * merkle.SHARD, partial.manifest.size(index))
+            if not self.served(root):
+                raise _absent(root)
+        manifest = self._cached(root)
+        if manifest is None and not hashing:
+            return None
+        manifest = manifest or self.manifest(root)
+        with self._opened(root) as handle:
+            if not self._trust.holds(root, index, handle):
+                if not hashing:
+                    return None
+                self._hashed(root, index, manifest, handle)
+                self._trust.note(root, range(index, index + 1), handle)
+            return Loan(os.dup(handle), index * merkle.SHARD, manifest.size(index))
+
+    def changed(self, root: bytes) -> None:
+        """Tell those who listen that there is more of an artifact to serve."""
+        for listener in list(self.listeners):
+            listener(root)
 
     # -- downloads -----------------------------------------------------------------------------------------
 
@@ -217,13 +396,17 @@ class Store:
             if root not in self._partial:
                 self._make_room(manifest.length)
             self._partial[root] = _Entry(PARTIAL, manifest.length, time.time())
-            self._active[root] = self._active.get(root, 0) + 1
+            self._active.setdefault(root, []).append(None)  # holds the place while what is there is hashed
         try:
             self._cache(root, manifest)
-            return Partial(path, root, manifest)
+            partial = Partial(path, root, manifest)
         except BaseException:
-            self._deactivate(root)
+            self._deactivate(root, None)
             raise
+        with self._lock:
+            running = self._active[root]
+            running[running.index(None)] = partial
+        return partial
 
     def release(self, partial: Partial) -> None:
         """End a download: a complete one becomes a served artifact, the rest waits for the next `begin`."""
@@ -231,11 +414,13 @@ class Store:
             if not partial.missing:
                 self._finish(partial)
         finally:
+            self._deactivate(partial.root, partial)
             partial.close()
-            self._deactivate(partial.root)
+        self.changed(partial.root)
 
     def _finish(self, partial: Partial) -> None:
         partial.sync()
+        self._trust.note(partial.root, range(len(partial.manifest.shards)), partial.handle)
         with self._lock, disk_errors(self.folder):
             if self._present(partial.root):
                 return  # another thread finished the same download, or made the artifact itself
@@ -244,11 +429,13 @@ class Store:
             self._partial.pop(partial.root, None)
             self._kept[partial.root] = _Entry(PUBLIC, partial.manifest.length, time.time())
 
-    def _deactivate(self, root: bytes) -> None:
+    def _deactivate(self, root: bytes, partial: Partial | None) -> None:
         with self._lock:
-            self._active[root] -= 1
-            if not self._active[root]:
-                del self._active[root]
+            running = self._active.get(root, [])
+            if partial in running:
+                running.remove(partial)
+            if not running:
+                self._active.pop(root, None)
                 if root in self._kept and root in self._partial:
                     del self._partial[root]
                     self._path(PARTIAL, root).unlink(missing_ok=True)
@@ -266,7 +453,7 @@ class Store:
             if root is None or not stat.S_ISREG(info.st_mode):
                 continue  # not ours: never opened, never counted, never removed
             table = self._partial if place == PARTIAL else self._kept
-            table[root] = _Entry(place, info.st_size, info.st_mtime)
+            table[root] = _Entry(place, info.st_size, max(info.st_atime, info.st_mtime))
 
     def _present(self, root: bytes) -> bool:
         """True when the file is really there: a person may have deleted it."""
@@ -299,8 +486,10 @@ class Store:
     def _touch(self, root: bytes) -> None:
         entry = self._kept[root]
         entry.used = time.time()
+        path = self._path(entry.place, root)
         with contextlib.suppress(OSError):
-            os.utime(self._path(entry.place, root), follow_symlinks=False)
+            # the access time only: the modification time says whether a file is still the one that was hashed
+            os.utime(path, ns=(time.time_ns(), path.lstat().st_mtime_ns), follow_symlinks=False)
 
     def _damaged(self, root: bytes, handle: int | None = None) -> CommonweightError:
         """Set the file aside, unless an intact one has taken its place since ``handle`` was opened."""
@@ -321,25 +510,35 @@ class Store:
             path.unlink(missing_ok=True)
 
     def _cached(self, root: bytes) -> Manifest | None:
+        with self._lock:
+            if (found := self._manifests.get(root)) is not None:
+                return found
         try:
             handle = open_file(self._path(MANIFESTS, root))
         except OSError:
             return None
         try:
-            return Manifest.decode(read_at(handle, os.fstat(handle).st_size, 0), root)
+            return self._remember(root, Manifest.decode(read_at(handle, os.fstat(handle).st_size, 0), root))
         except (OSError, EncodingError):
             return None
         finally:
             os.close(handle)
 
+    def _remember(self, root: bytes, manifest: Manifest) -> Manifest:
+        with self._lock:
+            self._manifests[root] = manifest
+            if len(self._manifests) > LIMITS.manifests:
+                del self._manifests[next(iter(self._manifests))]
+        return manifest
+
     def _cache(self, root: bytes, manifest: Manifest) -> Manifest:
         with contextlib.suppress(OSError):  # only a cache: a full disk shows elsewhere
             write_atomic(self._path(MANIFESTS, root), manifest.encode(), durable=False)
-        return manifest
+        return self._remember(root, manifest)
 
     def _make_room(self, size: int) -> None:
         """Evict what was used longest ago until ``size`` more bytes fit. Raises E1404 when they cannot."""
-        victims = sorted(self._evictable(), key=lambda item: item[1].used)
+        victims = sorted(self._evictable(), key=self._last_use())
         used = sum(e.size for table in (self._kept, self._partial) for e in table.values()) + self._reserved
         gain = sum(entry.size for _, entry in victims)
         with disk_errors(self.folder):
@@ -354,6 +553,19 @@ class Store:
                 self._path(MANIFESTS, root).unlink(missing_ok=True)
                 used, free = used - entry.size, free + entry.size
 
+    def _last_use(self) -> Callable[[tuple[bytes, _Entry]], tuple[float, float]]:
+        """Order of eviction: when anything of the same task was used last, then when this was."""
+        used: dict[int, float] = {}
+        for root, entry in self._kept.items():
+            if (task := self._tasks.get(root)) is not None:
+                used[task] = max(used.get(task, 0.0), entry.used)
+
+        def key(item: tuple[bytes, _Entry]) -> tuple[float, float]:
+            task = self._tasks.get(item[0])
+            return (item[1].used if task is None else used.get(task, item[1].used), item[1].used)
+
+        return key
+
     def _evictable(self) -> Iterator[tuple[bytes, _Entry]]:
         yield from ((r, e) for r, e in self._partial.items() if r not in self._active)
         yield from ((r, e) for r, e in self._kept.items() if e.place == PUBLIC and r not in self._pinned)
@@ -361,6 +573,20 @@ class Store:
     def _no_room(self, size: int) -> CommonweightError:
         message = f"no room for {size} bytes in {self.folder}: quota {self.quota}, to stay free {self.floor}"
         return CommonweightError("E1404", message, "free some disk space, raise the quota or unpin artifacts")
+
+
+def _read_tasks(folder: Path) -> dict[bytes, int]:
+    found = {}
+    for path in folder.iterdir():
+        root = parse_name(path.name)
+        with contextlib.suppress(OSError, ValueError):
+            if root is not None:
+                handle = open_file(path)
+                try:
+                    found[root] = int(read_at(handle, 20, 0))
+                finally:
+                    os.close(handle)
+    return found
 
 
 def too_long(root: bytes, length: int, limit: int) -> CommonweightError:

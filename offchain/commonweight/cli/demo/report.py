@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -280,27 +281,15 @@ def cheat_checks(cheater: Json, plan: DemoPlan, summary: Json) -> dict[str, bool
 def render(console: Console, summary: Json) -> None:
     """The closing table."""
     losses = [summary["loss"]["initial"], *(r["loss_after"] for r in summary["rounds"])]
-    table = Table(title="participants", title_justify="left")
-    for column in (
-        "who",
-        "leases",
-        "accepted",
-        "rejected",
-        "paid",
-        "bond lost",
-        "gain",
-        "by the rules",
-        "training",
-    ):
-        table.add_column(column)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("who", no_wrap=True)
+    for column in ("leases", "ok", "bad", "paid", "bond lost", "gain", "by rules"):
+        table.add_column(column, justify="right")
     for name, p in summary["participants"].items():
-        share = p.get("train_seconds", 0) / p["alive_seconds"] if p.get("alive_seconds") else 0
         numbers = (str(p[k]) if p["role"] == "trainer" else "" for k in ("leases", "accepted", "rejected"))
         amounts = (tokens(int(p[k])) for k in ("paid", "bond_lost", "gain", "expected_gain"))
         label = f"{name} ({summary['attack']})" if p["forged"] else name
-        table.add_row(
-            label, *numbers, *amounts, f"{share:.0%}" if share else "", style="red" if p["forged"] else ""
-        )
+        table.add_row(label, *numbers, *amounts, style="red" if p["forged"] else "")
     console.print(table)
     path = " > ".join(f"{loss:.3f}" for loss in losses)
     console.print(f"validation loss {spark(losses)}  {path}  (-{summary['loss']['fall']:.1%})")
@@ -311,4 +300,8 @@ def render(console: Console, summary: Json) -> None:
         console.print(
             f"  {'ok  ' if ok else 'FAIL'} {name.replace('_', ' ')}", style="" if ok else "bold red"
         )
-    console.print(f"{summary['wall_seconds']:.0f} s")
+    console.print(
+        f"{summary['wall_seconds']:.0f} s; honest trainers trained {summary['training_share']:.0%} of their time; "
+        f"one validator's checks cost {summary['checking_cost']:.0%} of the training",
+        soft_wrap=True,
+    )

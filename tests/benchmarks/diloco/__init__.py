@@ -1,0 +1,1 @@
+"""What `make bench-diloco` runs: swarms in one process, tables, plots and the JSON of figures."""
