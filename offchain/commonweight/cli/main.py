@@ -12,6 +12,7 @@ from commonweight import __version__
 
 from ..core.errors import CommonweightError
 from .artifacts import artifact_app
+from .rl import commands as rl_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,6 +32,7 @@ key_app = _group("key", "Key files (Web3 keystore v3).")
 devnet_app = _group("devnet", "A local chain with its state on disk.")
 contracts_app = _group("contracts", "Deploy and check the contracts.")
 task_app = _group("task", "Write, check and publish training tasks.")
+rl_commands(_group("rl", "Reinforcement learning on this machine, without a chain."))
 app.add_typer(artifact_app, name="artifact")
 
 Network = Annotated[str, typer.Option("--network", "-n", help="Network name or RPC URL.")]
@@ -74,6 +76,29 @@ def demo(
         attack=attack, rounds=rounds, trainers=trainers, validators=validators, seed=seed, runs=runs
     )
     raise typer.Exit(run_demo(plan, json_))
+
+
+@app.command("demo-rl")
+def demo_rl(
+    attack: Annotated[
+        str, typer.Option(help="What trainer-1 does: none, resampling, editing, inflating, ...")
+    ] = "none",
+    rounds: Annotated[int, typer.Option(min=1, max=64)] = 6,
+    trainers: Annotated[int, typer.Option(min=1, max=16)] = 3,
+    validators: Annotated[int, typer.Option(min=1, max=16)] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the first run.")] = 7,
+    seeds: Annotated[int, typer.Option(min=1, max=16, help="How many runs, one after the other.")] = 2,
+    runs: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("runs"),
+    json_: JsonOut = False,
+) -> None:
+    """Learn a task by reinforcement on a local chain: rollouts, learning and checking in real processes."""
+    from .demo_rl import RlPlan, run_demo_rl
+
+    plans = [
+        RlPlan(attack=attack, rounds=rounds, trainers=trainers, validators=validators, seed=s, runs=runs)
+        for s in range(seed, seed + seeds)
+    ]
+    raise typer.Exit(run_demo_rl(plans, json_))
 
 
 @app.command("demo-diloco")

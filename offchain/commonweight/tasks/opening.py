@@ -80,7 +80,7 @@ def open_work(case: Case) -> Opened:
         )
         lanes = fixed.padded(parameter_count(spec.model))
         require(header.update_length == lanes, "the update has another length than the model")
-        _bind(case, meta)
+        bind(case, meta)
         size = count * merkle.LEAF
         leaves = unpack(StepLeaf, case.read(header.step_root, size, TREE_HEADER, 0), count)
         trajectories = unpack(TrajectoryLeaf, case.read(header.trajectory_root, size, TREE_HEADER, 0), count)
@@ -104,7 +104,7 @@ def require(ok: bool, reason: str) -> None:
         raise Fault(TREE_HEADER, 0, reason)
 
 
-def _bind(case: Case, meta: Meta) -> None:
+def bind(case: Case, meta: Meta) -> None:
     lease, spec = case.lease, case.spec
     wanted = Meta(
         chain_id=lease.chain_id,
