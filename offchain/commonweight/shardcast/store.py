@@ -69,7 +69,7 @@ class Loan:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An artifact being written: ``keep(published=True)`` hashes it, gives it its name and returns its root."""
+    """An artifact being written: ``keep(published=True, manifest=None)`` gives it its name and returns its root."""
 
     handle: int
     keep: Callable[..., bytes]
@@ -133,12 +133,13 @@ class Store:
             message = f"cannot read {source}: {error.strerror or error}"
             raise CommonweightError("E1103", message, "give a readable file") from error
         with file, self.draft(os.fstat(file.fileno()).st_size) as draft:
-            at = 0
+            at, hashes = 0, []
             while data := file.read(merkle.SHARD):
+                hashes.append(merkle.shard_hash(data))
                 with disk_errors(self.folder):
                     write_at(draft.handle, data, at)
                 at += len(data)
-            return draft.keep(published)
+            return draft.keep(published, Manifest(at, tuple(hashes)))
 
     @contextlib.contextmanager
     def draft(self, size: int) -> Iterator[Draft]:
@@ -159,13 +160,16 @@ class Store:
             with self._lock:
                 self._reserved -= size
 
-    def _keep_draft(self, handle: int, scratch: Path, published: bool = True) -> bytes:
-        """Hash what was written, make it durable and give it its name."""
+    def _keep_draft(
+        self, handle: int, scratch: Path, published: bool = True, manifest: Manifest | None = None
+    ) -> bytes:
+        """Hash what was written, unless that was done on the way, make it durable and give it its name."""
         with disk_errors(self.folder):
             os.fsync(handle)
-        length = os.fstat(handle).st_size
-        shards = (read_at(handle, merkle.SHARD, at) for at in range(0, length, merkle.SHARD))
-        manifest = Manifest(length, tuple(merkle.shard_hash(shard) for shard in shards))
+        if manifest is None:
+            length = os.fstat(handle).st_size
+            shards = (read_at(handle, merkle.SHARD, at) for at in range(0, length, merkle.SHARD))
+            manifest = Manifest(length, tuple(merkle.shard_hash(shard) for shard in shards))
         self._trust.note(manifest.root, range(len(manifest.shards)), handle)
         return self._take_in(scratch, manifest, PUBLIC if published else PRIVATE)
 
