@@ -83,6 +83,9 @@ def run_member(folder: Path, name: str) -> None:
         try:
             final = take_part(founds)
         except CommonweightError as error:
+            if error.code == NO_SESSION and (folder / STOP).exists():
+                log("too_late")
+                return
             if error.code != NO_SESSION or not founder:
                 raise
             # A founder that comes back founds only when nobody is there: a second session would split the swarm.
