@@ -77,3 +77,35 @@ bench-diloco: setup ## measure quality per byte (ARGS="--config full" for every 
 
 faults-diloco: setup ## kill -9 a member of a swarm every 10 s over 10 minutes (ARGS="--minutes 2")
 	@$(BIN)/python tests/benchmarks/faults_diloco.py $(ARGS)
+
+# TOPLOC: figures beside the published package, and fuzzing
+
+RUNS ?= 200000
+TARGETS ?= header meta leaves spec task_file evidence update manifest opening proofs package_face sketch state
+SITE = $(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")
+
+bench-toploc: setup build/bench-venv/toploc ## measure verification beside toploc 0.1.6 (ARGS="parity speed cost ...")
+	@OMP_NUM_THREADS=1 build/bench-venv/bin/python -m tests.benchmarks.toploc $(ARGS)
+
+# The package's wheel does not import under this torch, so it is built from source, in an environment of its own.
+build/bench-venv/toploc:
+	@echo "building toploc 0.1.6 from source: some minutes of work, once"
+	@$(BIN)/python -m venv build/bench-venv
+	@echo "import site; site.addsitedir('$(SITE)')" > $$(build/bench-venv/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/project.pth
+	@build/bench-venv/bin/python -m pip install -q setuptools wheel ninja
+	@build/bench-venv/bin/python -m pip install -q --no-build-isolation --no-deps --no-binary toploc toploc==0.1.6
+	@touch $@
+
+fuzz: setup build/fuzz-venv/atheris ## fuzz every decoder (RUNS=10000000 TARGETS="proofs sketch" for a long run)
+	@for target in $(TARGETS); do OMP_NUM_THREADS=1 build/fuzz-venv/bin/python -m tests.fuzz $$target $(RUNS) || exit 1; done
+
+build/fuzz-venv/atheris:
+	@$(BIN)/python -m venv build/fuzz-venv
+	@echo "import site; site.addsitedir('$(SITE)')" > $$(build/fuzz-venv/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/project.pth
+	@build/fuzz-venv/bin/python -m pip install -q "atheris>=3,<4"
+	@touch $@
+
+# shardcast
+
+bench-shardcast: setup ## spreading and merging beside shardcast 0.3.2 (half an hour; ARGS="scale deltas" for some rows)
+	@OMP_NUM_THREADS=1 PYTHONPATH=.:offchain $(BIN)/python -m tests.benchmarks.shardcast $(ARGS)

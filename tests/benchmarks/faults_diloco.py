@@ -19,13 +19,14 @@ from commonweight.cli.swarm.plan import LocalSwarm, free_ports
 from commonweight.cli.swarm.supervisor import Supervisor
 
 POLL_S = 0.1
+RESTART_S = 1.0
 
 
 def run(folder: Path, swarm: LocalSwarm, members: int, every: float, limit: float) -> dict[str, Any]:
     """One run; ``every`` 0 means undisturbed."""
     names = [name for name, _ in swarm.members][:members]
     supervisor, kills, events = Supervisor(folder, swarm), [], []
-    begin, victim, dead_since = time.monotonic(), 0, {}
+    begin, lives, dead_since = time.monotonic(), dict.fromkeys(names, 0), {}
     try:
         for name in names:
             supervisor.start(name)
@@ -37,14 +38,15 @@ def run(folder: Path, swarm: LocalSwarm, members: int, every: float, limit: floa
                 next_kill = time.monotonic() + every
             over = any(k.state == "finished" for k in supervisor.known.values())
             for name, since in list(dead_since.items()):
-                if time.monotonic() - since > every / 3 and not over:
+                if time.monotonic() - since > RESTART_S and not over:
                     supervisor.start(name)
                     del dead_since[name]
             if next_kill is not None and time.monotonic() >= next_kill and not over:
                 next_kill += every
-                name = names[victim % members]
-                victim += 1
-                if supervisor.known[name].state == "training":
+                training = [n for n in names if supervisor.known[n].state == "training"]
+                if len(training) > 1:  # the next one in turn; the last one that holds the state is spared
+                    name = min(training, key=lambda n: (lives[n], n))
+                    lives[name] += 1
                     supervisor.kill(name)
                     kills.append((time.time(), name))
                     dead_since[name] = time.monotonic()

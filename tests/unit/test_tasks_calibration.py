@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from commonweight.cli.calibrate import calibrate
+from commonweight.cli.calibrate import _judge, calibrate
 from commonweight.core.errors import CommonweightError
 from commonweight.core.spec import DataSpec, ModelSpec, TrainingSpec, VerificationSpec
 from commonweight.models import initial_parameters, pin
 from commonweight.tasks import data
 from commonweight.tasks.calibration import proofs, steps
 from commonweight.tasks.calibration.runs import SAVES, SAVES_RL, Setting, advance
+from tests.leases import tiny
 
 MODEL = ModelSpec(dim=32, layers=2, heads=2, hidden=64, context=32)
 TASK = """
@@ -110,10 +111,10 @@ def test_every_forger_is_rejected_and_every_honest_machine_accepted() -> None:
     assert any(proofs.accepted(x, loose) for x in proofs.stats_of(s, proofs.FORGERS["int4 weights"](s)))
 
 
-def run_cli(tmp_path: Path, verification: str, segment: int = 0, **options: str) -> None:
+def run_cli(tmp_path: Path, verification: str) -> None:
     path = tmp_path / "task.toml"
     path.write_text(TASK.format(verification=verification))
-    calibrate(path, segment, options.get("arithmetic", ""), options.get("loss", ""), True, True)
+    calibrate(path, 0, "", "", True, True)
 
 
 def test_the_command_prints_the_separation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,25 +125,28 @@ def test_the_command_prints_the_separation(tmp_path: Path, capsys: pytest.Captur
     assert found["proofs"]["honest_rejected"] == 0
 
 
-@pytest.mark.parametrize(
-    ("verification", "what"),
-    [
-        ("tolerance = 0.05", "would accept"),
-        ("tolerance = 1e-6\narithmetic = 'bf16'", "would reject honest"),
-        (
-            "max_exponent_mismatches = 38\nmax_mantissa_mean = 10.0\nmax_proof_score = 256.0",
-            "thresholds accept",
-        ),
-    ],
-)
-def test_thresholds_that_cannot_separate_are_refused(tmp_path: Path, verification: str, what: str) -> None:
-    with pytest.raises(CommonweightError, match=what) as caught:
-        run_cli(tmp_path, verification)
+def test_loose_proof_thresholds_are_refused(tmp_path: Path) -> None:
+    loose = "max_exponent_mismatches = 38\nmax_mantissa_mean = 10.0\nmax_proof_score = 256.0"
+    with pytest.raises(CommonweightError, match="thresholds accept") as caught:
+        run_cli(tmp_path, loose)
     assert caught.value.code == "E1606"
 
 
-@pytest.mark.slow
-def test_fifty_steps_of_reinforcement_in_bf16_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CommonweightError) as caught:
-        run_cli(tmp_path, "tolerance = 0.02", segment=50, arithmetic="bf16", loss="rl")
+@pytest.mark.parametrize(
+    ("tolerance", "found", "what"),
+    [
+        (0.02, steps.Separation(0.7, 0.9, "half batch", 1.3), "in segments of 50 steps"),
+        (1e-6, steps.Separation(1e-4, 0.08, "half batch", 800), "would reject honest"),
+        (0.05, steps.Separation(1e-4, 0.06, "half batch", 600), "would accept half batch"),
+        (1e-3, steps.Separation(1e-4, 0.06, "half batch", 600), ""),
+        (0.0, steps.Separation(1e-2, 0.06, "half batch", 6), ""),
+    ],
+)
+def test_a_tolerance_must_lie_between(tolerance: float, found: steps.Separation, what: str) -> None:
+    spec = replace(tiny().spec, verification=VerificationSpec(tolerance=tolerance))
+    report = {"honest_rejected": 0, "honest": 9, "forgers": {}}
+    if not what:
+        return _judge(spec, found, 50, report)
+    with pytest.raises(CommonweightError, match=what) as caught:
+        _judge(spec, found, 50, report)
     assert caught.value.code == "E1606"

@@ -23,12 +23,12 @@ PROGRESS_SECONDS = 1.0
 
 
 def parse_root(text: str) -> bytes:
-    """32 bytes from 64 hex digits. Raises E1905."""
+    """32 bytes from 64 hex digits. Raises E1920."""
     from ..shardcast.files import parse_name
 
     root = parse_name(text.removeprefix("0x").lower())
     if root is None:
-        raise CommonweightError("E1905", f"`{text[:80]}` is not an artifact's name", "64 hex digits")
+        raise CommonweightError("E1920", f"`{text[:80]}` is not an artifact's name", "64 hex digits")
     return root
 
 

@@ -84,9 +84,9 @@ class VerificationSpec:
     topk: U16 = 128
     chunk: U16 = 32
     max_exponent_mismatches: U16 = 4
-    max_mantissa_mean: float = 0.25
-    max_sign_mismatches: U16 = 1
-    max_proof_score: float = 0.15
+    max_mantissa_mean: float = 0.1
+    max_sign_mismatches: U16 = 2
+    max_proof_score: float = 0.05
     arithmetic: str = "f32"
     tolerance: float = 0.0
     profile: str = "auto"

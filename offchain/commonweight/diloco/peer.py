@@ -74,6 +74,11 @@ class Anchor:
         head = codec.encode(self.head)
         return len(head).to_bytes(4, "big") + head + self.version.encode()
 
+    @staticmethod
+    def first(version: ModelVersion) -> Anchor:
+        """Where a swarm starts from: no round, no members."""
+        return Anchor(AnchorHead(0, 0, ()), version)
+
     @property
     def root(self) -> bytes:
         """Merkle root of the encoding."""
@@ -92,21 +97,25 @@ class Anchor:
 
 
 class Peer(ABC):
-    """One member; `run` returns when the plan is done. ``observe(event, **fields)`` is told what happens."""
+    """One member; `run` returns when the plan is done.
+
+    ``observe(event, **fields)`` is told what happens; ``keep`` gets every anchor, so that a restart goes on from it;
+    ``enough`` says whether this member wants an open-ended swarm to end.
+    """
 
     def __init__(
         self,
         collective: Collective,
         inner: InnerLoop,
-        start: ModelVersion,
+        start: Anchor,
         plan: SwarmPlan,
         observe: Observe,
         enough: Callable[[], bool] = lambda: False,
+        keep: Callable[[Anchor], None] = lambda _: None,
     ) -> None:
         self.collective, self.inner, self.plan, self.observe = collective, inner, plan, observe
-        self.anchor = Anchor(AnchorHead(0, 0, ()), start)
-        self.enough = enough
-        self.round = 0
+        self.anchor, self.enough, self.keep = start, enough, keep
+        self.round = start.head.round
         self.trained = False  # since the last anchor
 
     @abstractmethod
@@ -153,6 +162,7 @@ class Peer(ABC):
         settled = self.collective.settle(self.anchor.root, self.anchor.encode)
         if settled.recovered is not None:
             self._adopt(settled.recovered, 0.0)
+        self.keep(self.anchor)
         if report is not None:
             self.observe(
                 "round",

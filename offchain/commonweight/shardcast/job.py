@@ -19,7 +19,7 @@ from .address import AddressPolicy
 from .limits import Limits
 from .manifest import SMALLEST, Manifest
 from .partial import Partial
-from .peer import Answer, Fault, Peer, PeerFault
+from .peer import Answer, Dropped, Fault, Peer, PeerFault
 from .plan import Plan, Source
 from .store import Store, too_long
 
@@ -39,6 +39,7 @@ class _Seat:
     absent: bool = False
     idle: bool = False
     order: tuple[int, ...] | None = None
+    stalled: bool = False
     refusals: int = 0
     polled: float = 0.0
 
@@ -243,6 +244,12 @@ class Job:
             if merkle.shard_hash(answer.body) != manifest.shards[chosen[0]]:
                 raise PeerFault(Fault.LIED, f"sent a wrong shard {chosen[0]}")
             self._keep(name, chosen[0], answer)
+        except Dropped:
+            if self._seats[name].stalled:
+                raise PeerFault(Fault.SLOW, "sends nothing, and others have it") from None
+            with self._lock:
+                if self._plan is not None:
+                    self._plan.dropped(name, time.monotonic())
         finally:
             with self._lock:
                 self._buffers.append(buffer)
@@ -280,8 +287,12 @@ class Job:
             return
         now = time.monotonic()
         for name, seat in self._seats.items():
-            if (source := self._plan.sources.get(name)) is not None:
-                source.moved = seat.peer.moved if source.index is not None else 0
+            if (source := self._plan.sources.get(name)) is not None and source.index is not None:
+                self._plan.progress(name, seat.peer.moved, now)
+        for name in self._plan.stalled(now):
+            if (seat_ := self._seats.get(name)) is not None and not seat_.stalled:
+                seat_.stalled = True
+                seat_.peer.drop()
         ending = self._error is not None or self.complete
         for name in self._plan.ranked(
             n for n, seat in self._seats.items() if seat.idle and seat.order is None
@@ -306,7 +317,7 @@ class Job:
             if index not in asked or self._plan is None or not self._plan.started(name, index):
                 raise PeerFault(Fault.LIED, "sends a shard that nobody asked for")
             self._learn_header(name, answer)
-            self._seats[name].refusals = 0
+            self._seats[name].refusals = max(0, self._seats[name].refusals - 2)
             self._dispatch()  # the other shards that were asked for are free again
         return index
 
@@ -333,6 +344,9 @@ class Job:
         self._partial.add(index, answer.body)
         with self._lock:
             self._plan.finished(name, time.monotonic())
+            for other in self._plan.overtaken(index):
+                if other in self._seats:
+                    self._seats[other].peer.drop()
             if self.complete:
                 self._dispatch()
         self._store.changed(self.root)

@@ -25,8 +25,10 @@ class Source:
     index: int | None = None
     since: float = 0.0
     moved: int = 0
+    progressed: float = 0.0
     tried: int = 0
     pause: float = float("-inf")
+    refusals: int = 0
 
     @property
     def busy(self) -> bool:
@@ -80,7 +82,8 @@ class Plan:
 
     def refused(self, name: str, now: float) -> None:
         """The source gave nothing of what it was asked for: others first, for a moment."""
-        self.sources[name].pause = now + self.limits.refusal_pause
+        source = self.sources[name]
+        source.pause, source.refusals = now + self.limits.refusal_pause, source.refusals + 1
 
     def started(self, name: str, index: int) -> bool:
         """The source has chosen ``index``: the other shards are free again. False when it was not asked for that.
@@ -106,10 +109,32 @@ class Plan:
         source = self.sources[name]
         source.asked, source.index, source.moved = (), None, 0
 
-    def overtaken(self, name: str) -> bool:
-        """True when what the source is sending has come from elsewhere meanwhile."""
-        index = self.sources[name].index
-        return index is not None and bool(self.held >> index & 1)
+    def progress(self, name: str, moved: int, now: float) -> None:
+        """The source has sent so many bytes of its present shard."""
+        source = self.sources[name]
+        if moved != source.moved:
+            source.moved, source.progressed = moved, now
+
+    def stalled(self, now: float) -> list[str]:
+        """Busy sources that have sent nothing for a while, while others have what they were asked for."""
+        old, names = now - self.limits.hedge_seconds, []
+        for name, source in self.sources.items():
+            if source.busy and max(source.since, source.progressed) < old:
+                others = (s.have for n, s in self.sources.items() if n != name and not s.busy)
+                if any(have >> index & 1 for have in others for index in source.booked):
+                    names.append(name)
+        return names
+
+    def overtaken(self, index: int) -> list[str]:
+        """Sources that are still sending a shard which has come from elsewhere."""
+        return [name for name, source in self.sources.items() if source.index == index]
+
+    def dropped(self, name: str, now: float) -> None:
+        """What the source was sending is no longer wanted; that it was slow is remembered."""
+        source = self.sources[name]
+        if source.index is not None and source.moved:
+            self._measure(source, source.moved, now)
+        self.released(name)
 
     # -- inside --------------------------------------------------------------------------------------------
 
@@ -138,8 +163,10 @@ class Plan:
         return better < places
 
     def _score(self, source: Source) -> float:
-        """Unmeasured sources first: measuring them costs one shard."""
-        return source.rate if source.tried else float("inf")
+        """Unmeasured sources first: measuring them costs one shard. Those that refuse go back, or they, asked again
+        and again, would keep a shard from everybody else."""
+        rate = source.rate if source.tried else 0.0 if source.refusals else float("inf")
+        return rate / (1 + source.refusals)
 
     def _rarest(self, free: int, name: str) -> tuple[int, ...]:
         indices = [i for i in self._order if free >> i & 1][: self.limits.considered]
@@ -178,3 +205,4 @@ class Plan:
         rate = size / max(now - source.since, 1e-6)
         source.rate = rate if not source.tried else 0.5 * source.rate + 0.5 * rate
         source.tried += 1
+        source.refusals = 0

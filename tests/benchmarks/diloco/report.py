@@ -20,6 +20,17 @@ def mean(rows: Rows, name: str, key: str = "loss", section: str | None = None) -
     return sum(values) / len(values) if values else math.nan
 
 
+def ratio(rows: Rows, name: str, base: str, section: str) -> float:
+    """Loss of ``name`` over that of ``base``, seed by seed, averaged over the seeds that both have."""
+    losses = {(r["name"], r["seed"]): r["loss"] for r in rows if r["section"] == section}
+    ratios = [
+        loss / losses[base, seed]
+        for (n, seed), loss in losses.items()
+        if n == name and (base, seed) in losses
+    ]
+    return sum(ratios) / len(ratios) if ratios else math.nan
+
+
 def names(rows: Rows, section: str) -> list[str]:
     """Names of a section's runs, in order."""
     return list(dict.fromkeys(r["name"] for r in rows if r["section"] == section))
@@ -32,7 +43,7 @@ def traffic(rows: Rows, name: str) -> float:
 
 def quality(rows: Rows) -> dict[str, Any]:
     """Loss, quality against data parallel AdamW, and bytes, by method."""
-    base, base_bytes = mean(rows, BASE, section="quality"), traffic(rows, BASE)
+    base_bytes = traffic(rows, BASE)
     out = {}
     for name in names(rows, "quality"):
         sent = traffic(rows, name)
@@ -42,7 +53,7 @@ def quality(rows: Rows) -> dict[str, Any]:
         out[name] = {
             "loss": mean(rows, name, section="quality"),
             "loss_by_seed": seeds,
-            "quality": base / mean(rows, name, section="quality"),
+            "quality": 1 / ratio(rows, name, BASE, "quality"),
             "bytes": sent,
             "times_fewer_bytes": base_bytes / sent if sent else math.inf,
             "vs_fp16_bytes": traffic(rows, FP16) / sent if sent else math.inf,
@@ -62,7 +73,7 @@ def sparse(rows: Rows) -> dict[str, Any]:
             series = [point["consensus"] for point in curves[0]]
             out[name] = {
                 "loss": mean(rows, name, section="quality"),
-                "above_all_reduce": mean(rows, name, section="quality") / reference - 1,
+                "above_all_reduce": ratio(rows, name, FP16, "quality") - 1,
                 "consensus_highest": max(series),
                 "consensus_last": series[-1],
                 "spectral_gap": build(name.split(",")[0], 8).gap,
@@ -73,7 +84,7 @@ def sparse(rows: Rows) -> dict[str, Any]:
 def asynchrony(rows: Rows) -> dict[str, Any]:
     """Tokens per tick and loss at equal tokens, against lockstep."""
     section = "asynchrony"
-    base, ticks, tokens = (mean(rows, "lockstep", key, section) for key in ("loss", "ticks", "tokens"))
+    ticks, tokens = (mean(rows, "lockstep", key, section) for key in ("ticks", "tokens"))
     out = {}
     for name in names(rows, section):
         mine = mean(rows, name, "tokens", section)
@@ -81,7 +92,11 @@ def asynchrony(rows: Rows) -> dict[str, Any]:
         unit = tokens / mine if mine < tokens / 10 else 1.0
         speed = mine * unit / mean(rows, name, "ticks", section)
         loss = mean(rows, name, section=section)
-        out[name] = {"loss": loss, "above_lockstep": loss / base - 1, "speed_up": speed / (tokens / ticks)}
+        out[name] = {
+            "loss": loss,
+            "above_lockstep": ratio(rows, name, "lockstep", section) - 1,
+            "speed_up": speed / (tokens / ticks),
+        }
     return out
 
 
@@ -91,7 +106,7 @@ def against(rows: Rows, section: str, pairs: list[tuple[str, str]]) -> dict[str,
     for name, twin in pairs:
         loss = mean(rows, name, section=section)
         if not math.isnan(loss):
-            out[name] = {"loss": loss, "above_clean": loss / mean(rows, twin, section=section) - 1}
+            out[name] = {"loss": loss, "above_clean": ratio(rows, name, twin, section) - 1}
     return out
 
 

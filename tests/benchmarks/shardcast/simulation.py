@@ -121,6 +121,9 @@ class Swarm:
     def _tick(self) -> None:
         """Readers look again now and then, as `Job._coordinate` does."""
         for i in range(1, len(self.nodes)):
+            stalled = self.nodes[i].plan.stalled(self.now)
+            for flow in [f for f in self.flows if f.reader == i and str(f.sender) in stalled]:
+                self._give_up(flow)
             self._dispatch(i)
         self._later(self.limits.poll_pause, self._tick)
 
@@ -142,8 +145,8 @@ class Swarm:
 
     def _progress(self, flow: Flow) -> None:
         plan = self.nodes[flow.reader].plan
-        if (source := plan.sources.get(str(flow.sender))) is not None:
-            source.moved = int(plan.sizes[flow.index] - flow.left)
+        if str(flow.sender) in plan.sources:
+            plan.progress(str(flow.sender), int(plan.sizes[flow.index] - flow.left), self.now)
 
     # -- readers -------------------------------------------------------------------------------------------
 
@@ -183,15 +186,24 @@ class Swarm:
             reader.plan.finished(name, self.now)
             if reader.plan.held != held:
                 self._news(flow.reader)
+            for other in [f for f in self.flows if f.reader == flow.reader and f.index == flow.index]:
+                self._drop(other)
         if not reader.plan.missing and not reader.finished:
             reader.finished = self.now
             for other in [f for f in self.flows if f.reader == flow.reader]:
-                self.flows.remove(other)
-                reader.received += reader.plan.sizes[other.index] - other.left
-                self.nodes[other.sender].sent += reader.plan.sizes[other.index] - other.left
-                if other.slot:
-                    self._free(other.sender, other)
+                self._drop(other)
         self._dispatch(flow.reader)
+
+    def _drop(self, flow: Flow) -> None:
+        """Its reader has the shard from elsewhere."""
+        self.flows.remove(flow)
+        reader, sender = self.nodes[flow.reader], self.nodes[flow.sender]
+        moved = reader.plan.sizes[flow.index] - flow.left
+        reader.received += moved
+        sender.sent += moved
+        if str(flow.sender) in reader.plan.sources:
+            reader.plan.dropped(str(flow.sender), self.now)
+        self._free(flow.sender, flow)
 
     def _news(self, j: int) -> None:
         for i, node in enumerate(self.nodes):

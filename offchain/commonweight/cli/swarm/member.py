@@ -11,13 +11,14 @@ from pathlib import Path
 from ...collectives.session import Rules
 from ...collectives.tcp import Settings, TcpCollective
 from ...collectives.wire import Credentials
-from ...core.errors import CommonweightError
+from ...core.errors import CommonweightError, EncodingError
+from ...core.fixed import ModelVersion
 from ...core.spec import DataSpec, ModelSpec, TrainingSpec
 from ...diloco import outer
 from ...diloco.cohort_peer import CohortPeer
 from ...diloco.gossip_peer import GossipPeer
 from ...diloco.local import InnerLoop, InnerSpec, Text
-from ...diloco.peer import SwarmPlan
+from ...diloco.peer import Anchor, SwarmPlan
 from ...models import initial_parameters, pin
 from ...tasks.data import load
 from .plan import STOP, TOKEN, LocalSwarm
@@ -33,6 +34,9 @@ def follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="follow-parent", daemon=True).start()
+
+
+NO_SESSION = "E1515"  # nobody answered for as long as a member looks
 
 
 class Log:
@@ -58,25 +62,70 @@ def run_member(folder: Path, name: str) -> None:
     lives = path.read_bytes().count(b'"event": "started"') if path.exists() else 0
     log = Log(path)
     log("started", pid=os.getpid(), life=lives)
-    inner, start, plan = build(swarm, name, lives)
-    settings = Settings(
-        port=ports[name],
-        contacts=tuple(("127.0.0.1", port) for other, port in swarm.members if other != name),
-        founder=name == swarm.members[0][0],
-        rules=Rules(silence=swarm.silence, expect=swarm.expect, grace=0.5, lag=60.0),
-        stall=10.0,
-    )
-    token = (folder / TOKEN).read_text(encoding="ascii").encode()
-    collective = TcpCollective(Credentials(name, token), settings, log)
+    inner, version, plan = build(swarm, name, lives)
+    kept = folder / f"{name}.anchor"
+    start = resume(kept, version, log)
+    credentials = Credentials(name, (folder / TOKEN).read_text(encoding="ascii").encode())
+    kind = CohortPeer if swarm.mode == "cohort" else GossipPeer
+    founder = name == swarm.members[0][0]
+
+    def take_part(founds: bool) -> ModelVersion:
+        collective = TcpCollective(credentials, settings(swarm, name, founds), log)
+        try:
+            return kind(collective, inner, start, plan, log, (folder / STOP).exists, Keeper(kept)).run()
+        finally:
+            collective.close()
+
     try:
-        kind = CohortPeer if swarm.mode == "cohort" else GossipPeer
-        final = kind(collective, inner, start, plan, log, (folder / STOP).exists).run()
-        log("finished", model=final.root.hex(), loss=inner.text.loss(outer.weights_of(final, plan.rule)))
-    finally:
-        collective.close()
+        # A founder that comes back looks for the session first: a second one beside it would split the swarm.
+        final = take_part(founder and lives == 0)
+    except CommonweightError as error:
+        if error.code != NO_SESSION or not founder:
+            raise
+        final = take_part(founder)
+    log("finished", model=final.root.hex(), loss=inner.text.loss(outer.weights_of(final, plan.rule)))
 
 
-def build(swarm: LocalSwarm, name: str, lives: int) -> tuple[InnerLoop, outer.ModelVersion, SwarmPlan]:
+def settings(swarm: LocalSwarm, name: str, founder: bool) -> Settings:
+    """Where this member listens, whom it asks, and when others are given up."""
+    return Settings(
+        port=dict(swarm.members)[name],
+        contacts=tuple(("127.0.0.1", port) for other, port in swarm.members if other != name),
+        founder=founder,
+        rules=Rules(silence=swarm.silence, expect=swarm.expect if founder else 1, grace=0.5, lag=60.0),
+        stall=10.0,
+        enter=20.0 if swarm.members[0][0] == name else 60.0,
+    )
+
+
+def resume(kept: Path, version: ModelVersion, log: Log) -> Anchor:
+    """The anchor of this member's former life, if it left a whole one."""
+    try:
+        anchor = Anchor.decode(kept.read_bytes(), version.weights.size)
+    except FileNotFoundError:
+        return Anchor.first(version)
+    except EncodingError as error:
+        log("anchor_damaged", reason=error.message)
+        return Anchor.first(version)
+    log("resumed", round=anchor.head.round, root=anchor.root.hex())
+    return anchor
+
+
+class Keeper:
+    """Writes each new anchor beside the old one and puts it in its place."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._root = path, b""
+
+    def __call__(self, anchor: Anchor) -> None:
+        if anchor.root != self._root:
+            partial = self._path.with_suffix(".partial")
+            partial.write_bytes(anchor.encode())
+            partial.replace(self._path)
+            self._root = anchor.root
+
+
+def build(swarm: LocalSwarm, name: str, lives: int) -> tuple[InnerLoop, ModelVersion, SwarmPlan]:
     """Inner loop, initial version and plan: everything but the network."""
     model = ModelSpec(
         dim=swarm.dim, layers=1, heads=2, hidden=2 * swarm.dim, context=swarm.context, seed=swarm.seed
