@@ -48,6 +48,7 @@ Listen = Annotated[str, typer.Option(help="HOST:PORT to serve artifacts on; port
 PublicUrl = Annotated[str, typer.Option(help="URL others reach this node at, if not the one it listens on.")]
 TaskId = Annotated[int, typer.Option("--task", "-t", help="Number of the task.")]
 Done = Annotated[bool, typer.Option("--exit-when-done", help="Stop once the task is over and paid out.")]
+Seats = Annotated[int, typer.Option(min=1, max=64, help="Seats that a validator holds.")]
 JsonOut = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -267,9 +268,7 @@ def _role_command(role: str, help_: str) -> None:
         public_url: PublicUrl = "",
         exit_when_done: Done = False,
         attack: Annotated[str, typer.Option(hidden=True)] = "none",
-        seats: Annotated[
-            int, typer.Option(min=1, max=64, hidden=role != "validator", help="Seats to hold.")
-        ] = 1,
+        seats: Seats = 1,
     ) -> None:
         from ..nodes.wiring import run_node
 
