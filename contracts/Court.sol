@@ -111,6 +111,7 @@ contract Court is ICourt, IAsker {
         if (d.phase == Phase.FILED) {
             _concede(id, d);
         } else if (d.phase == Phase.JURY) {
+            // slither-disable-next-line unused-return
             (, uint40 revealEnd) = panel.ends(d.poll);
             if (block.timestamp < revealEnd) revert StillVoting(id, revealEnd);
             d.outcome = _counted(d);
@@ -218,6 +219,7 @@ contract Court is ICourt, IAsker {
 
     function _concede(uint256 id, Dispute storage d) private {
         if (id == 0 || id > disputes) revert UnknownDispute(id);
+        // slither-disable-next-line unused-return
         (, uint256 until) = tasks.accused(d.task, d.round, d.slot);
         if (block.timestamp < until) revert StillVoting(id, until);
         d.outcome = d.leaf == Votes.WITHHELD ? State.SOFT : State.HARD;
@@ -242,19 +244,23 @@ contract Court is ICourt, IAsker {
         emit Ruled(id, d.outcome, guilty, d.innocent);
         uint256 lost = 0;
         for (uint256 level = 1; level <= d.level; level++) {
-            Appeal storage a = _appeals[id][level];
-            uint256 bond = appealBond(id, level);
-            if (a.against == d.outcome) lost += bond;
-            else vault.pay(bytes32(id), a.by, bond);
+            if (_appeals[id][level].against == d.outcome) lost += appealBond(id, level);
         }
-        if (lost != 0) _share(id, d, lost, d.outcome == State.VALID ? d.innocent : guilty);
+        uint256 jurors = d.outcome == State.VALID ? d.innocent : guilty;
+        uint256 share = jurors == 0 ? 0 : lost / 2 / jurors;
+        d.share = Cast.u96(share);
+        _refund(id, d);
+        // Half of the lost appeal bonds is for the jurors who voted as it ended, the rest is burnt (keeps I9).
+        // slither-disable-next-line divide-before-multiply
+        if (lost != 0) vault.pay(bytes32(id), BURN, lost - share * jurors);
         tasks.resolve(d.task, d.round, d.slot, d.outcome);
     }
 
-    /// Half of the lost appeal bonds is for the jurors who voted as it ended, the rest is burnt (keeps I9).
-    function _share(uint256 id, Dispute storage d, uint256 lost, uint256 jurors) private {
-        uint256 share = jurors == 0 ? 0 : lost / 2 / jurors;
-        d.share = Cast.u96(share);
-        vault.pay(bytes32(id), BURN, lost - share * jurors);
+    /// The bonds of the appeals that changed the outcome go back.
+    function _refund(uint256 id, Dispute storage d) private {
+        for (uint256 level = 1; level <= d.level; level++) {
+            Appeal storage a = _appeals[id][level];
+            if (a.against != d.outcome) vault.pay(bytes32(id), a.by, appealBond(id, level));
+        }
     }
 }

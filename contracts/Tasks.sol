@@ -425,6 +425,7 @@ contract Tasks is ITasks, IAsker {
 
     /// The root of an accused work, and when its time to answer is over.
     function accused(uint256 taskId, uint256 r, uint256 slot) external view returns (bytes32, uint256) {
+        // slither-disable-next-line unused-return
         (, uint40 revealEnd) = panel.ends(_s.rounds[taskId][r].poll);
         uint256 until = uint256(revealEnd) + _s.tasks[taskId].params.openT;
         return (_s.works[taskId][r][slot].root, until);

@@ -86,6 +86,7 @@ library Exact {
         for (uint256 i = k; i < n - k; i++) {
             sum += lanes[i];
         }
+        // slither-disable-next-line divide-before-multiply
         return floorDiv(sum << rule.shift, n - 2 * k);
     }
 

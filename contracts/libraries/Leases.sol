@@ -22,6 +22,7 @@ library Leases {
     }
 
     function defer(Store storage s, Rounds.Where memory here, uint256 slot) external {
+        // slither-disable-next-line unused-return
         (Task storage t, Round storage rd,) = Rounds.leased(s, here, slot);
         if (rd.trainEnd == 0) revert Tasks.TooEarly(rd.claimEnd);
         Rounds.before(rd.trainEnd);
@@ -129,6 +130,7 @@ library Leases {
 
     /// Half of a slashed bond is for the finders, in equal shares; the other half and the dust are burnt (keeps I9).
     function _burnt(uint256 bond, uint256 finders) private pure returns (uint256) {
+        // slither-disable-next-line divide-before-multiply
         return bond - bond / 2 / finders * finders;
     }
 

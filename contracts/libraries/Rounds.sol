@@ -78,6 +78,7 @@ library Rounds {
     function maskFinalAt(Store storage s, Where memory here) internal view returns (uint256) {
         Round storage rd = s.rounds[here.task][here.round];
         if (rd.poll == 0) return rd.decidedAt;
+        // slither-disable-next-line unused-return
         (, uint40 over) = here.panel.ends(rd.poll);
         if (rd.undecided != 0) return uint256(over) + s.tasks[here.task].params.openT;
         return rd.decidedAt > over ? rd.decidedAt : over;
@@ -86,6 +87,7 @@ library Rounds {
     /// When the votes on a round's works ended; reverts while they have not.
     function revealEnd(Where memory here, Round storage rd) internal view returns (uint256 over) {
         if (rd.poll == 0) revert Tasks.TooEarly(rd.trainEnd);
+        // slither-disable-next-line unused-return
         (, over) = here.panel.ends(rd.poll);
         notBefore(over);
     }
@@ -163,6 +165,7 @@ library Rounds {
     function fundVotes(Where memory here, Task storage t, bytes32 pot, uint256 voters) internal {
         if (voters == 0) return;
         uint256 share = Terms.fee(t.params.reward, t.params.feeBps) / voters;
+        // slither-disable-next-line divide-before-multiply
         if (share != 0) here.vault.shift(bytes32(here.task), address(this), pot, share * voters);
     }
 }

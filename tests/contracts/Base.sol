@@ -28,6 +28,7 @@ interface Vm {
     function warp(uint256 timestamp) external;
     function roll(uint256 number) external;
     function prank(address sender) external;
+    function assume(bool holds) external pure;
     function expectRevert(bytes calldata data) external;
     function expectRevert(bytes4 selector) external;
     function expectPartialRevert(bytes4 selector) external;

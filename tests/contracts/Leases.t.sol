@@ -8,6 +8,7 @@ import {
     BURN,
     DecoyProof,
     Header,
+    MergeProof,
     Opening,
     Params,
     Round,
@@ -282,7 +283,97 @@ contract LeasesTest is Base {
         tasks.submitLate(t, 0, 1, "root");
     }
 
+    bytes[] private base_; // leaves of the model, when a test needs them
+
+    function firstModel() internal override returns (bytes32) {
+        delete base_;
+        for (uint256 i = 0; i < 8; i++) {
+            base_.push(leavesOf(uint8(9 + i), 1)[0]);
+        }
+        return Trees.root(base_);
+    }
+
+    /// A leaf that begins with this lane.
+    function _leaf(int256 x) private pure returns (bytes memory data) {
+        data = new bytes(1024);
+        uint32 u = uint32(int32(x));
+        for (uint256 b = 0; b < 4; b++) {
+            data[b] = bytes1(uint8(u >> (8 * b)));
+        }
+    }
+
+    function laneOf(bytes calldata leaf) external pure returns (int256) {
+        return Exact.lane(leaf, 0);
+    }
+
+    /// Only the late work of slot 255 is merged; it counts half.
+    function test_a_late_update_is_shifted() external {
+        _late();
+        _pass(100);
+        tasks.touch(t, 1);
+        uint256 late = tasks.round(t, 1).poll;
+        _mine(2);
+        _vote(late, 2, votes1(word(255, 0, 0)));
+        _open(t, 1, 255);
+        tasks.expire(t, 0, 0);
+        tasks.advance(t, 0); // nothing to merge in round 0
+        int256 x = Exact.clamped(this.laneOf(leavesOf(1, 4)[0]), false);
+        (int256 m, int256 w) = (this.laneOf(base_[4]), this.laneOf(base_[0]));
+        for (uint256 shift = 0; shift < 2; shift++) {
+            int256[] memory lanes = new int256[](1);
+            lanes[0] = x >> shift;
+            (int256 next, int256 step) = Exact.outer(rule(), m, Exact.gradient(rule(), lanes));
+            bytes[] memory to = base_;
+            (to[0], to[4]) = (_leaf(Exact.saturate(w - step)), _leaf(Exact.saturate(next)));
+            _propose(t, 1, Trees.root(to));
+            MergeProof memory p;
+            (p.leaf, p.proposed) = (4, Trees.open(to, 4));
+            p.momentum = Trees.open(base_, 4);
+            p.headers = new Header[](1);
+            p.updates = new Opening[](1);
+            (p.headers[0], p.updates[0]) = (headerOf(t, 1, 255), leafOf(1, 0));
+            if (shift == 1) vm.expectRevert(err(Tasks.NotWrong.selector, 4, 0));
+            tasks.proveMerge(t, 1, p);
+        }
+    }
+
     // ------------------------------------------------------------------------------------------- decoys
+
+    /// The lottery of a late work is the one of the round that leased it.
+    function test_a_late_work_keeps_its_lottery() external {
+        Params memory p = params();
+        (p.lag, p.rounds, p.decoyOneIn) = (2, 3, 10);
+        _trainers(3);
+        _seats(4);
+        for (uint256 i = 0; i < 200; i++) {
+            t = _publish(p);
+            _claimed(t, 0);
+            tasks.touch(t, 0);
+            if (Exact.drawn(super.secretOf(t, 0, 1), tasks.round(t, 0).seed, 10)) break;
+        }
+        vm.prank(trainer(1));
+        tasks.defer(t, 0, 1);
+        _submit(t, 0, 0);
+        _pass(100);
+        tasks.touch(t, 0);
+        _claim(t, 1, 0, trainer(0));
+        _claim(t, 1, 1, trainer(2));
+        _mine(2);
+        noise = super.secretOf(t, 0, 1);
+        bytes32 root = rootOf(t, 0, 1);
+        vm.prank(trainer(1));
+        tasks.submitLate(t, 0, 1, root);
+        _pass(100);
+        tasks.touch(t, 1);
+        uint256 poll = tasks.round(t, 1).poll;
+        _toEnd(poll);
+        _openFails(abi.encodeWithSelector(Tasks.DecoyDue.selector, t, 1, 255), t, 1, 255);
+        Header memory h = headerOf(t, 1, 255);
+        DecoyProof memory d = _decoyProof(poll, 255);
+        int256 before = _gain(trainer(1));
+        tasks.openDecoy(t, 1, 255, noise, h, d);
+        _is(_gain(trainer(1)) - before, int256(BOND + REWARD / 2), "paid half, like any late work");
+    }
 
     function _trajectories() private view returns (bytes[] memory data) {
         data = new bytes[](3);

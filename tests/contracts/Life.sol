@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {Court} from "../../contracts/Court.sol";
 import {Panel} from "../../contracts/Panel.sol";
 import {Protocol} from "../../contracts/Protocol.sol";
+import {Tasks} from "../../contracts/Tasks.sol";
+import {TestToken} from "../../contracts/TestToken.sol";
+import {Vault} from "../../contracts/Vault.sol";
 import {Exact} from "../../contracts/libraries/Exact.sol";
 import {
     BURN,
@@ -147,6 +151,8 @@ contract Life is Base {
     uint256 private _permitted; // how many moves the last listing found
     Move private _chosen; // one of them, each as likely as the others
     bool private _strangersOnly;
+    mapping(uint256 task => bytes32) private _published; // its terms
+    uint256 private _burntAtLeast; // by I9
     mapping(uint256 poll => uint256) private _lateItems; // works at slots 255, 254, ..
     mapping(bytes32 work => bool) private _isLate;
     mapping(bytes32 model => int256[2]) private _version; // lane 0 of weights and momentum; every other lane is 0
@@ -155,6 +161,7 @@ contract Life is Base {
     function setUp() public override {
         if (address(protocol) != address(0)) return;
         super.setUp();
+        token = new TestToken();
         protocol = new Protocol(token, SEAT, DELAY, RISK_MIN);
         (vault, panel, tasks, court) =
         (protocol.vault(), protocol.panel(), protocol.tasks(), protocol.court());
@@ -480,7 +487,8 @@ contract Life is Base {
     function _playTask(Move memory m) private {
         (uint256 t, uint256 r, uint256 s) = (m.a, m.b, m.c);
         if (m.kind == Kind.PUBLISH) {
-            _publish(_terms());
+            Params memory p = _terms();
+            _published[_publish(p)] = keccak256(abi.encode(p, rule()));
         } else if (m.kind == Kind.CLOSE) {
             vm.prank(publisher);
             tasks.close(t);
@@ -543,6 +551,11 @@ contract Life is Base {
         reached[m.kind == Kind.RELINQUISH ? Mark.RELINQUISHED : Mark.DEFERRED] += 1;
     }
 
+    function _notShown() private {
+        reached[Mark.MERGE_NOT_SHOWN] += 1;
+        _burntAtLeast += params().aggBond / 2;
+    }
+
     function _touch(uint256 t, uint256 r) private {
         Round memory before = tasks.round(t, r);
         vm.prank(stranger);
@@ -566,7 +579,7 @@ contract Life is Base {
             Round memory rd = tasks.round(t, r);
             vm.prank(stranger);
             tasks.advance(t, r);
-            if (rd.contest != 0) reached[Mark.MERGE_NOT_SHOWN] += 1;
+            if (rd.contest != 0) _notShown();
             else if (rd.proposer != address(0)) reached[Mark.ROUND_MERGED] += 1;
             else if (rd.mask != 0) reached[Mark.ROUND_SKIPPED] += 1;
             else reached[Mark.ROUND_EMPTY_MASK] += 1;
@@ -608,6 +621,7 @@ contract Life is Base {
         } else if (m.kind == Kind.LEAK) {
             vm.prank(stranger);
             panel.leak(p, s, _votes[p][s], salt(p, s));
+            _burntAtLeast += _votes[p][s].length * panel.poll(p).risk / 2;
             reached[Mark.BATCH_LEAKED] += 1;
         } else if (m.kind == Kind.ANSWER) {
             _answer(m.a);
@@ -669,7 +683,10 @@ contract Life is Base {
         if (y.outcome == State.HARD) reached[Mark.DISPUTE_HARD] += 1;
         State state = tasks.work(x.task, x.round, x.slot).state;
         if (!disputed) return;
-        if (state == State.HARD) reached[Mark.WORK_HARD] += 1;
+        if (state == State.HARD) {
+            reached[Mark.WORK_HARD] += 1;
+            _burntAtLeast += tasks.task(x.task).params.bond / 2;
+        }
         if (state == State.SOFT) reached[Mark.WORK_SOFT] += 1;
         if (state == State.VALID) reached[Mark.ACQUITTED_OPENED] += 1;
         if (state == State.SUBMITTED) reached[Mark.ACQUITTED_UNOPENED] += 1;
@@ -910,6 +927,7 @@ contract Life is Base {
         }
         vm.prank(stranger);
         tasks.proveMerge(t, r, m);
+        _burntAtLeast += params().aggBond / 2; // the proposer's, or the challenger's
         if (!wrong) reached[Mark.MERGE_CLEARED] += 1;
         else reached[rd.contest == 0 ? Mark.MERGE_REFUTED : Mark.MERGE_REFUTED_CONTESTED] += 1;
     }
@@ -922,6 +940,7 @@ contract Life is Base {
 
     // -------------------------------------------------------------------------------- for invariants
 
+    /// I1: owed, all free balances, all pots, and the tokens that are there.
     function held() external view returns (uint256 owed, uint256 frees, uint256 pots, uint256 balance) {
         for (uint256 i = 0; i < people.length; i++) {
             frees += vault.free(people[i]);
@@ -936,6 +955,225 @@ contract Life is Base {
             pots += vault.pot(address(court), bytes32(i));
         }
         return (vault.owed(), frees, pots, token.balanceOf(address(vault)));
+    }
+
+    /// Tokens that people brought in and took out, by their own wallets.
+    function outside() external view returns (uint256 sum) {
+        for (uint256 i = 0; i < people.length; i++) {
+            sum += token.balanceOf(people[i]);
+        }
+    }
+
+    function world() external view returns (Vault, Panel, Tasks, Court, address[] memory, uint256 supply) {
+        return (vault, panel, tasks, court, people, token.totalSupply());
+    }
+
+    /// The first task that is not long over: what ended was checked while it lasted, and can change no more.
+    function _recent() private view returns (uint256) {
+        return _firstTask > 1 ? _firstTask - 1 : 1;
+    }
+
+    /// I4: the task's escrow covers the rewards and fees of all works that may still be paid, and all rounds to come.
+    function escrowCovers() external view returns (bool) {
+        for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
+            Task memory x = tasks.task(t);
+            uint256 one = x.params.reward + uint256(x.params.reward) * x.params.feeBps / 10_000;
+            uint256 needs = x.pending * one;
+            if (!x.closed) needs += uint256(x.params.rounds - x.begun) * (x.params.slots * one);
+            needs += uint256(x.begun - x.settled) * x.params.aggReward;
+            if (vault.pot(address(tasks), bytes32(t)) < needs) return false;
+        }
+        return true;
+    }
+
+    /// I7: a seat's reserve never exceeds its stake.
+    function reservesCovered() external view returns (bool) {
+        for (uint256 i = 1; i <= panel.seats(); i++) {
+            if (panel.seat(i).reserved > vault.pot(address(panel), bytes32(i))) return false;
+        }
+        return true;
+    }
+
+    /// I6: the pot of a work that is not decided holds exactly its bond.
+    function bondsWhole() external view returns (bool) {
+        return _eachWork(_bondWhole);
+    }
+
+    function _bondWhole(uint256 t, uint256 r, uint256 s) private view returns (bool) {
+        State state = tasks.work(t, r, s).state;
+        if (state == State.NONE || state >= State.VALID) return true;
+        return vault.pot(address(tasks), tasks.potId(t, r, s)) == tasks.task(t).params.bond;
+    }
+
+    function _eachWork(function(uint256, uint256, uint256) view returns (bool) holds)
+        private
+        view
+        returns (bool)
+    {
+        for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
+            uint256 begun = tasks.task(t).begun;
+            for (uint256 r = 0; r < begun; r++) {
+                Round memory rd = tasks.round(t, r);
+                for (uint256 s = 0; s < rd.claimed; s++) {
+                    if (!holds(t, r, s)) return false;
+                }
+                for (uint256 s = 256 - rd.late; s < 256; s++) {
+                    if (!holds(t, r, s)) return false;
+                }
+            }
+        }
+        return true;
+    }
+
+    /// I13: `pending` is the number of works that are not terminal, per task.
+    function pendingCounts() external view returns (bool) {
+        for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
+            Task memory x = tasks.task(t);
+            uint256 open = 0;
+            for (uint256 r = 0; r < x.begun; r++) {
+                Round memory rd = tasks.round(t, r);
+                for (uint256 s = 0; s < 256; s++) {
+                    if (s == rd.claimed) s = 256 - rd.late;
+                    if (s == 256) break;
+                    State state = tasks.work(t, r, s).state;
+                    if (state != State.NONE && state < State.VALID) open++;
+                }
+            }
+            if (open != x.pending) return false;
+        }
+        return true;
+    }
+
+    /// I14: the mask holds only opened, valid, undisputed works with a quorum of accepts, and `merged` counts it.
+    function masksSound() external view returns (bool) {
+        for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
+            Task memory x = tasks.task(t);
+            for (uint256 r = 0; r < x.begun; r++) {
+                Round memory rd = tasks.round(t, r);
+                uint256 n = 0;
+                for (uint256 s = 0; s < 256 && rd.mask >> s != 0; s++) {
+                    if ((rd.mask >> s) & 1 == 0) continue;
+                    n++;
+                    Work memory w = tasks.work(t, r, s);
+                    bool sound = w.state == State.VALID && w.opened && w.no == 0 && w.disputes == 0;
+                    if (!sound || w.yes < x.params.quorum) return false;
+                }
+                if (n != rd.merged) return false;
+            }
+        }
+        return true;
+    }
+
+    /// I15: a settled model is the initial one, or a proposal of its round that no proof could refute.
+    function modelsRight() external view returns (bool) {
+        for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
+            Task memory x = tasks.task(t);
+            bytes32 before = x.model;
+            for (uint256 r = 0; r < x.settled; r++) {
+                Round memory rd = tasks.round(t, r);
+                if (rd.proposer == address(0) && rd.root != before) return false;
+                if (rd.root == 0 || rd.contest != 0) return false;
+                before = rd.root;
+            }
+            if (before != tasks.model(t)) return false;
+        }
+        return true;
+    }
+
+    /// I11: the data seed is younger than the leases, the poll's seed younger than the works.
+    function seedsYounger() external view returns (bool) {
+        for (uint256 p = _firstPoll; p <= panel.polls(); p++) {
+            Poll memory x = panel.poll(p);
+            if (x.sealedCount != 0 && x.seed == 0) return false;
+            if (x.seed == 0 && x.beacon == 0) return false;
+        }
+        return _eachWork(_seeded);
+    }
+
+    function _seeded(uint256 t, uint256 r, uint256 s) private view returns (bool) {
+        Work memory w = tasks.work(t, r, s);
+        Round memory rd = tasks.round(t, r);
+        bool late = s >= rd.claimed;
+        return w.root == 0 || late || (rd.trainEnd != 0 && rd.seed != 0);
+    }
+
+    /// I12: no more is revealed than sealed, no more sealed than there are seats, and no vote counts twice.
+    function votesSound() external view returns (bool) {
+        for (uint256 p = _firstPoll; p <= panel.polls(); p++) {
+            Poll memory x = panel.poll(p);
+            if (x.revealed > x.sealedCount || x.sealedCount > x.seats || x.sealEnd > x.revealEnd) {
+                return false;
+            }
+        }
+        for (uint256 d = _firstDispute > 3 ? _firstDispute - 3 : 1; d <= court.disputes(); d++) {
+            Dispute memory x = court.dispute(d);
+            uint256 votes = uint256(x.hard) + x.soft + x.innocent;
+            if (votes != 0 && votes > panel.seatsAt(x.poll)) return false;
+        }
+        return true;
+    }
+
+    /// I8: a HARD ruling had two thirds of at least five votes, or an accused who said nothing.
+    function convictionsSound() external view returns (bool) {
+        for (uint256 d = _firstDispute > 3 ? _firstDispute - 3 : 1; d <= court.disputes(); d++) {
+            Dispute memory x = court.dispute(d);
+            if (x.phase != Phase.FINAL || x.outcome == State.VALID) continue;
+            uint256 all = uint256(x.hard) + x.soft + x.innocent;
+            if (x.poll == 0) {
+                if (x.leaf == WITHHELD && x.outcome != State.SOFT) return false;
+                continue;
+            }
+            if (uint256(x.hard) + x.soft <= x.innocent) return false;
+            bool slash = all >= 5 && 3 * uint256(x.hard) >= 2 * all && x.leaf != WITHHELD;
+            if ((x.outcome == State.HARD) != slash) return false;
+        }
+        return true;
+    }
+
+    /// I17: every round has at most 256 works, at most 64 of them merged.
+    function roundsBounded() external view returns (bool) {
+        for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
+            Task memory x = tasks.task(t);
+            if (x.settled > x.begun || x.begun > x.params.rounds || x.begun > x.settled + x.params.lag) {
+                return false;
+            }
+            for (uint256 r = 0; r < x.begun; r++) {
+                Round memory rd = tasks.round(t, r);
+                uint256 works = uint256(rd.claimed) + rd.late;
+                if (works > 256 || rd.merged > 64 || rd.claimed > x.params.slots + rd.gone) return false;
+                if (rd.submitted > works || rd.undecided > rd.submitted) return false;
+            }
+        }
+        return true;
+    }
+
+    /// I20: what was published stays as it was published.
+    function termsFrozen() external view returns (bool) {
+        for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
+            if (keccak256(abi.encode(tasks.task(t).params, tasks.ruleOf(t))) != _published[t]) return false;
+            if (tasks.task(t).specHash != keccak256("spec")) return false;
+        }
+        return true;
+    }
+
+    /// I10: every decoy won the lottery of the round that leased it, and is not merged.
+    function decoysDrawn() external view returns (bool) {
+        return _eachWork(_decoyDrawn);
+    }
+
+    function _decoyDrawn(uint256 t, uint256 r, uint256 s) private view returns (bool) {
+        if (tasks.work(t, r, s).state != State.DECOY) return true;
+        return _decoy(t, r, s) && (tasks.round(t, r).mask >> s) & 1 == 0;
+    }
+
+    /// I5: the publisher never holds more than what he brought.
+    function publisherGainsNothing() external view returns (bool) {
+        return vault.free(publisher) + token.balanceOf(publisher) <= 1_000_000 * UNIT;
+    }
+
+    /// I9: at least half of whatever was lost is burnt; nobody but people and BURN holds a free balance.
+    function burnsHalf() external view returns (bool) {
+        return vault.free(BURN) >= _burntAtLeast;
     }
 
     /// One bit per move and per mark.

@@ -68,7 +68,7 @@ def update(data: bytes) -> None:
 
 def manifest(data: bytes) -> None:
     """`shardcast.manifest.Manifest`."""
-    same(Manifest.decode(data).encode(), data)
+    same(Manifest.decode(data[32:], data[:32]).encode(), data[32:])
 
 
 def opening(data: bytes) -> None:

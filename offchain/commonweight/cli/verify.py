@@ -72,7 +72,7 @@ def _root(what: str) -> bytes:
         root = b""
     if len(root) != 32:
         raise CommonweightError(
-            "E1905",
+            "E1907",
             f"`{what}` is neither a work root nor an evidence file",
             "64 hex digits, or a file's name",
         )
@@ -83,13 +83,13 @@ def _segments(text: str) -> tuple[int, ...]:
     try:
         return tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError as error:
-        raise CommonweightError("E1905", f"`{text}` is no list of segments", "for example 0,3,7") from error
+        raise CommonweightError("E1907", f"`{text}` is no list of segments", "for example 0,3,7") from error
 
 
 def folder_fetch(folder: Path) -> Fetch:
     """Artifacts of a node's store, or of any folder whose files are named by their roots; nothing is written."""
     if not folder.is_dir():
-        raise CommonweightError("E1905", f"{folder} is not a folder", "name a node's home or its store")
+        raise CommonweightError("E1907", f"{folder} is not a folder", "name a node's home or its store")
     paths = {path.name[:64]: path for path in folder.rglob("*") if len(path.name) >= 64 and path.is_file()}
 
     def fetch(root: bytes, limit: int) -> bytes:

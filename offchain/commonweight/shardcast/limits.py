@@ -47,6 +47,8 @@ class Limits:
     """Shards read and hashed at the same time for answers."""
     chunk_bytes: int = MIB
     """What one answer hands to the system at a time, in bytes."""
+    unsent_bytes: int = 256 * KIB
+    """What the kernel may take from us before it has sent it, in bytes."""
     upload_slots: int = 1
     """Shards sent at full speed at the same time, so that each arrives soon and can be passed on."""
     slot_seconds: float = 3.0

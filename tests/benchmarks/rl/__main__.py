@@ -12,7 +12,7 @@ from typing import Any
 
 from .common import ROOT
 
-PARTS = ("parity", "throughput", "verifiability", "liveness", "adversaries", "asynchrony")
+PARTS = ("parity", "throughput", "verifiability", "liveness", "adversaries", "asynchrony", "survival")
 
 
 def main() -> int:

@@ -65,7 +65,9 @@ def merge(folder: Path, count: int, updates: int = 64, distinct: int = 8, trim: 
     """Merge in a process of its own, once per thread count; ``distinct`` update artifacts stand for all of them."""
     store = Store(folder / "merge")
     base = store.put(ModelVersion(random_lanes(count, 1 << 24, 1), random_lanes(count, 1 << 20, 2)).encode())
-    roots = [store.put(fixed.to_bytes(random_lanes(count, 1 << 15, 10 + i))) for i in range(distinct)]
+    roots = [
+        store.put(fixed.to_bytes(random_lanes(count, fixed.UPDATE_LIMIT, 10 + i))) for i in range(distinct)
+    ]
     runs = [_merge_in(folder, base, roots, count, updates, trim, threads) for threads in (1, 4)]
     if len({run["root"] for run in runs}) != 1:
         raise RuntimeError(f"roots differ: {runs}")
