@@ -17,9 +17,11 @@ from ..chain.devnet import Devnet, fund
 from ..chain.devnet import faucet as give
 from ..chain.follower import Follower
 from ..chain.networks import Network, resolve
+from ..core import economics
 from ..core.errors import CommonweightError
 from ..core.fold import fold
 from ..core.spec import TOKEN, TaskFile, parse_task
+from ..core.state import WorkState
 from ..nodes.wiring import NodeConfig, open_node, serve_node
 
 
@@ -128,11 +130,19 @@ def read_task(path: Path) -> TaskFile:
 
 
 def task_lint(path: Path) -> None:
-    """Check a task file and print what publishing it locks."""
+    """Check a task file and print what publishing it locks and what to expect of it."""
     task = read_task(path)
     e = task.economy
+    found = economics.estimate(e.terms, economics.Host())
     print(f"{path}: ok. {task.name}: {e.rounds} rounds of {e.slots} leases, {task.training.steps} steps each")
     print(f"publishing locks {e.escrow / TOKEN:g} tokens; a trainer's bond is {e.bond / TOKEN:g} per lease")
+    print(
+        f"when all is accepted it costs {found.honest / TOKEN:g}; each vote stakes {found.risk / TOKEN:g}; "
+        f"a wholly faked work goes unseen with {found.missed:.2g} if half of the seats are hostile"
+    )
+    if found.decoys:
+        print(f"about {found.decoys:g} works will be decoys: paid, not merged")
+    print(f"rounds take at most {found.seconds_most / 3600:.1f} hours in all when nothing is contested")
 
 
 def publish(path: Path, config: NodeConfig, serve: bool) -> None:
@@ -147,6 +157,32 @@ def publish(path: Path, config: NodeConfig, serve: bool) -> None:
         if serve:
             node.settings = replace(node.settings, task=task_id)
             serve_node(node)
+
+
+def relinquish(config: NodeConfig, task: int, round_: int) -> None:
+    """Give an own lease back, at no cost, so that somebody else can take it. Raises E1208 where that is too late."""
+    with open_node(config) as node:
+        node.follow()
+        found = node.state.tasks.get(task)
+        works = found.rounds[round_].works.values() if found and round_ in found.rounds else ()
+        mine = next((w for w in works if w.trainer == node.me and w.state is WorkState.CLAIMED), None)
+        if mine is None:
+            raise CommonweightError(
+                "E1208",
+                f"this key holds no lease in round {round_} of task {task}",
+                "see `commonweight status`",
+            )
+        name = f"relinquish:{task}:{round_}:{mine.slot}"
+        answer = node.kit.sender.request(name, "Tasks", "relinquish", (task, round_, mine.slot))
+        if not answer.final:
+            answer = node.kit.sender.wait(name, 120.0)
+        if not answer.ok:
+            raise CommonweightError(
+                "E1208",
+                f"the lease was not given back: {answer.error}",
+                "a lease can be given back in the first half of the claim window only",
+            )
+        print(f"round {round_}: the lease of slot {mine.slot} is given back")
 
 
 def status(network: str, deployment: Path | None, as_json: bool) -> None:

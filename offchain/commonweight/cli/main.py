@@ -254,7 +254,7 @@ def task_publish(
     run(path, config, serve)
 
 
-def _role_command(role: str, help_: str) -> None:
+def _role_command(role: str, help_: str) -> typer.Typer:
     group = _group(role, help_)
 
     def run(
@@ -290,28 +290,29 @@ def _role_command(role: str, help_: str) -> None:
         )
 
     group.command("run", help=f"Run a {role} until Ctrl-C, or until the task is done.")(run)
+    return group
 
 
-for _role, _help in (
-    ("trainer", "Claim leases, train, be paid."),
-    ("validator", "Hold a seat, re-check drawn pieces, be paid."),
-    ("relay", "Store and serve artifacts without a stake."),
-):
-    _role_command(_role, _help)
+trainer_app = _role_command("trainer", "Claim leases, train, be paid.")
+_role_command("validator", "Hold a seat, re-check drawn pieces, be paid.")
+_role_command("relay", "Store and serve artifacts without a stake.")
 
 
-@app.command()
-def versions(
-    task: Annotated[int, typer.Option("--task", "-t", help="Number of the task; 0 for all.")] = 0,
+@trainer_app.command("relinquish")
+def trainer_relinquish(
+    round_: Annotated[int, typer.Argument(metavar="ROUND", help="The round of the lease.")],
+    key: Key,
+    task: TaskId = 1,
+    home: Home = Path("runs/trainer"),
     network: Network = "anvil",
+    password_file: Password = None,
     deployment: Deployment = None,
-    store: Annotated[Path | None, typer.Option(help="Show a store's records instead of the chain's.")] = None,
-    json_: JsonOut = False,
 ) -> None:
-    """How model versions came about: parents, merged updates, late ones. Needs no key."""
-    from .artifacts import versions as run
+    """Give an own lease back while its round can still be claimed (stop the trainer first)."""
+    from .commands import relinquish as run
 
-    run(network, deployment, task, store, json_)
+    config = _node("trainer", home, key, password_file, network, deployment, task, "127.0.0.1:0", "", False)
+    run(config, task, round_)
 
 
 @app.command()
