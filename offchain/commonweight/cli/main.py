@@ -49,6 +49,7 @@ PublicUrl = Annotated[str, typer.Option(help="URL others reach this node at, if 
 TaskId = Annotated[int, typer.Option("--task", "-t", help="Number of the task.")]
 Done = Annotated[bool, typer.Option("--exit-when-done", help="Stop once the task is over and paid out.")]
 Seats = Annotated[int, typer.Option(min=1, max=64, help="Seats that a validator holds.")]
+Leases = Annotated[int, typer.Option(min=1, max=64, help="Leases that a trainer takes of each round.")]
 JsonOut = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -269,6 +270,7 @@ def _role_command(role: str, help_: str) -> typer.Typer:
         exit_when_done: Done = False,
         attack: Annotated[str, typer.Option(hidden=True)] = "none",
         seats: Seats = 1,
+        leases: Leases = 1,
     ) -> None:
         from ..nodes.wiring import run_node
 
@@ -286,6 +288,7 @@ def _role_command(role: str, help_: str) -> typer.Typer:
                 exit_when_done,
                 attack,
                 seats,
+                leases,
             )
         )
 
@@ -377,6 +380,7 @@ def _node(
     exit_when_done: bool,
     attack: str = "none",
     seats: int = 1,
+    leases: int = 1,
 ) -> Any:
     """Node configuration from command-line options."""
     from ..chain.networks import resolve
@@ -400,6 +404,7 @@ def _node(
         attack=attack,
         public_url=public_url,
         seats=seats,
+        leases=leases,
     )
 
 

@@ -107,12 +107,12 @@ def claimable(state: State, task: Task, now: int) -> int | None:
     return following if before is None or before.poll is not None or before.empty else None
 
 
-def trainer(state: State, me: bytes, task: Task, now: int) -> Iterator[Todo]:
-    """Duties of a trainer in one task."""
+def trainer(state: State, me: bytes, task: Task, now: int, leases: int = 1) -> Iterator[Todo]:
+    """Duties of a trainer in one task, who wants so many ``leases`` of each round."""
     open_round = claimable(state, task, now)
     if open_round is not None:
         held = task.rounds[open_round].works.values() if open_round in task.rounds else ()
-        if all(w.trainer != me for w in held):
+        if sum(w.trainer == me and w.origin is None for w in held) < leases:
             yield Todo(Duty.CLAIM, (task.id, open_round))
     for round_ in task.rounds.values():
         for work in round_.works.values():

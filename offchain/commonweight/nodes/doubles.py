@@ -35,13 +35,10 @@ class ColludingValidator(LazyValidator):
         return Verdict(Outcome.VALID, "a friend")
 
 
-class SlanderingValidator(Validator):
-    """Rejects every work, and finds everybody guilty."""
+class SlanderingValidator(LazyValidator):
+    """Rejects every work unseen, and keeps out of juries."""
 
     def _check(self, task: Task, round_: Round, work: Work, poll: Poll, seat: int, seed: bytes) -> Verdict:
-        return Verdict(Outcome.INVALID, "slander", TREE_STEPS, 0)
-
-    def _judge(self, dispute: Dispute) -> Verdict:
         return Verdict(Outcome.INVALID, "slander", TREE_STEPS, 0)
 
 

@@ -57,6 +57,7 @@ class Settings:
     attack: str = "none"
     public_url: str = ""
     seats: int = 1
+    leases: int = 1
 
 
 @dataclass(frozen=True, slots=True)

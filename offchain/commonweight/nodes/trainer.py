@@ -41,7 +41,8 @@ class Trainer(Node):
     def duties(self) -> Iterator[Todo]:
         """A trainer's own duties in its task, then the cranks."""
         task = self.task
-        own = duties.trainer(self.state, self.me, task, self.now) if task else iter(())
+        leases = self.settings.leases
+        own = duties.trainer(self.state, self.me, task, self.now, leases) if task else iter(())
         return chained(own, super().duties())
 
     def prepare(self) -> None:
@@ -52,16 +53,26 @@ class Trainer(Node):
         self.announce()
         if task.closed or len(task.rounds) == task.params["rounds"]:
             return
-        self.fund(task.params["bond"])
+        self.fund(task.params["bond"] * self.settings.leases)
 
     def do_claim(self, task: int, index: int) -> None:
         """Claim with a sealed secret that is journalled before the chain can see its hash."""
         found = self.state.tasks[task]
         if self.state.free.get(self.me, 0) < found.params["bond"]:
             return
-        secret = self.kit.journal.recall(f"secret:{task}:{index}") or secrets.token_bytes(32)
-        self.kit.journal.remember(f"secret:{task}:{index}", secret)
-        self.call(f"claim:{task}:{index}", "Tasks", "claim", task, index, seal_of(secret, self.me))
+        held = found.rounds[index].works.values() if index in found.rounds else ()
+        nth = sum(w.trainer == self.me and w.origin is None for w in held)
+        name = _nth(f"{task}:{index}", nth)
+        secret = self.kit.journal.recall(f"secret:{name}") or secrets.token_bytes(32)
+        self.kit.journal.remember(f"secret:{name}", secret)
+        self.call(f"claim:{name}", "Tasks", "claim", task, index, seal_of(secret, self.me))
+
+    def _secret(self, task: Task, round_: Round, work: Work) -> bytes | None:
+        """The secret behind a work's seal."""
+        index = place_of(round_, work)[0]
+        names = (_nth(f"secret:{task.id}:{index}", nth) for nth in range(task.params["slots"]))
+        known = (self.kit.journal.recall(name) for name in names)
+        return next((s for s in known if s is not None and seal_of(s, self.me) == work.seal), None)
 
     def do_train(self, task: int, index: int, slot: int) -> None:
         """Train the lease (resuming what a killed process left), keep the work unpublished, submit its root; after the
@@ -94,7 +105,7 @@ class Trainer(Node):
         train = kind.cheats[self.settings.attack] if self.settings.attack != "none" else kind.train
         with self.kit.metrics.timed("train", task=task.id, round=round_.index, slot=work.slot) as extra:
             product = train(spec, data, base, lease, blinding=blinding, checkpoint=self._checkpoint(key))
-            decoy = self._is_decoy(task, round_)
+            decoy = self._is_decoy(task, round_, work)
             if decoy is not None:
                 product = decoy_of(product, decoy)
                 extra["decoy"] = True
@@ -102,12 +113,10 @@ class Trainer(Node):
         self._keep(key, product)
         return product.root
 
-    def _is_decoy(self, task: Task, round_: Round) -> bytes | None:
-        """The secret of this trainer's lease in a round when the lottery makes its work a decoy."""
-        secret, seed = (
-            self.kit.journal.recall(f"secret:{task.id}:{round_.index}"),
-            self.round_seed(task, round_),
-        )
+    def _is_decoy(self, task: Task, round_: Round, work: Work) -> bytes | None:
+        """The secret of this trainer's work when the lottery makes it a decoy."""
+        secret, leased = self._secret(task, round_, work), task.rounds[place_of(round_, work)[0]]
+        seed = self.round_seed(task, leased)
         if secret is None or seed is None or not is_decoy(secret, seed, task.params["decoyOneIn"]):
             return None
         return secret
@@ -139,7 +148,7 @@ class Trainer(Node):
         """Open the seal: the chain checks secret and header, and pays. A decoy is shown to be one."""
         found, round_, work = self.work_of(task, index, slot)
         leased = found.rounds[place_of(round_, work)[0]]
-        secret = self.kit.journal.recall(f"secret:{task}:{leased.index}")
+        secret = self._secret(found, round_, work)
         if secret is None or work.root is None:
             return
         header = Header.decode(self.kit.store.get(work.root))
@@ -158,14 +167,18 @@ class Trainer(Node):
     def do_answer(self, dispute: int) -> None:
         """Show the accused leaf. A decoy is opened instead; who cheated lets silence concede."""
         task, round_, work = self.state.accused(self.state.disputes[dispute])
-        leased = task.rounds[place_of(round_, work)[0]]
-        if self.settings.attack == "none" and self._is_decoy(task, leased) is None:
+        if self.settings.attack == "none" and self._is_decoy(task, round_, work) is None:
             self.answer(dispute)
 
     def do_appeal(self, dispute: int) -> None:
         """Have a ruling against honest work judged again."""
         if self.settings.attack == "none":
             self.appeal(dispute)
+
+
+def _nth(name: str, nth: int) -> str:
+    """A journal name of a round's n-th own lease."""
+    return f"{name}:{nth}" if nth else name
 
 
 class StoreCheckpoint:

@@ -64,6 +64,7 @@ class NodeConfig:
     attack: str = "none"
     public_url: str = ""
     seats: int = 1
+    leases: int = 1
 
 
 def run_node(config: NodeConfig) -> None:
@@ -124,6 +125,7 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
                 attack=config.attack,
                 public_url=config.public_url,
                 seats=config.seats,
+                leases=config.leases,
             )
             yield role(kit, settings)
         finally:

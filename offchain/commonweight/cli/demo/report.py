@@ -98,7 +98,7 @@ def person(world: World, state: State, task: Task, who: Participant, cheated: se
     )
     expected = rules.Rules(state, task, economy).gain(who.address, seats)
     if who.role == "publisher":
-        expected = -rules.Rules(state, task, economy).spent()
+        expected -= rules.Rules(state, task, economy).spent()
     chain = world.chain
     staked = sum(
         int(chain.view("Vault", "pot", chain.addresses["Panel"], seat.to_bytes(32, "big"))) for seat in seats

@@ -168,17 +168,18 @@ def build(plan: DemoPlan, folder: Path, devnet: Devnet, task_text: str) -> World
     economy = task.economy
     seat = int(chain.view("Panel", "seatStake"))
     working = (economy.rounds + 1) * economy.bond + 2 * economy.merge_bond
-    _person(world, "publisher", "publisher", economy.escrow)
+    add_person(world, "publisher", "publisher", economy.escrow)
     for name in plan.names:
         role = name.split("-")[0]
-        _person(world, name, role, working if role == "trainer" else seat + 2 * economy.merge_bond)
+        add_person(world, name, role, working if role == "trainer" else seat + 2 * economy.merge_bond)
     # Set-up had a block per transaction; from here time passes as on a public chain.
     chain.rpc.call("evm_setAutomine", False)
     chain.rpc.call("evm_setIntervalMining", BLOCK_SECONDS)
     return world
 
 
-def _person(world: World, name: str, role: str, tokens: int) -> None:
+def add_person(world: World, name: str, role: str, tokens: int) -> None:
+    """A participant with a key, ether for gas and ``tokens`` wei."""
     home = world.folder / name
     home.mkdir(mode=0o700)
     key = home / "key.json"

@@ -1,0 +1,159 @@
+"""Roles that do not do their duty, as processes on a real chain: each ends as the rules say, no honest party loses."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from commonweight.chain.devnet import faucet
+from commonweight.cli.demo import report
+from commonweight.cli.demo.spectator import Spectator
+from commonweight.cli.demo.world import DemoPlan, World, add_person
+from commonweight.core.spec import TOKEN
+from commonweight.core.state import Task, WorkState
+from tests.support import small_world, wait_for
+
+pytestmark = [pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(900)]
+LIMIT = 800.0
+"""Seconds of a scenario on a machine that has a lot else to do; an idle one needs a tenth of it."""
+
+
+@contextmanager
+def world_of(
+    folder: Path, roles: dict[str, list[str]], rounds: int, **economy: str
+) -> Iterator[tuple[World, Spectator]]:
+    """A published task with these participants running, each with more options of its command."""
+    trainers = sum(name.startswith("trainer") for name in roles)
+    validators = sum(name.startswith("validator") for name in roles)
+    plan = DemoPlan("none", rounds=rounds, trainers=trainers, validators=validators, seed=3, runs=folder)
+    with small_world(folder, plan, **economy) as (world, spectator):
+        wait_for(spectator, lambda task: True, limit=LIMIT)
+        for name, options in roles.items():
+            who = world.people[name]
+            world.spawn(who, who.role, "run", "--task", "1", *options)
+        yield world, spectator
+
+
+def nothing_lost(world: World, spectator: Spectator, task: Task, *names: str) -> None:
+    """Each of these got to the wei what the rules give, and the rules took nothing."""
+    for name in names:
+        row = report.person(world, spectator.state, task, world.people[name], set())
+        assert row["gain"] == row["expected_gain"], name
+        assert int(row["gain"]) >= 0 or world.people[name].role == "publisher", name
+        assert row["bond_lost"] == "0", name
+    assert report.vault(world)["balances"]
+
+
+def test_a_lazy_validator_loses_over_decoys_while_an_honest_one_earns(tmp_path: Path) -> None:
+    """Decoys are drawn by chance, one work in ten: rounds of ten leases until there was one."""
+    roles = {"trainer-1": ["--leases", "10"], "validator-1": [], "validator-2": ["--attack", "lazy"]}
+    economy = {"decoy_one_in": "10", "slots": "10", "fee_bps": "2000", "merge": "6"}
+    with world_of(tmp_path, roles, 12, **economy) as (world, spectator):
+        faucet(world.chain, world.people["trainer-1"].address, 1000 * TOKEN)
+        honest, lazy = (
+            next(s.id for s in spectator.state.seats.values() if s.owner == world.people[name].address)
+            for name in _seated(spectator, world)
+        )
+
+        def settled(task: Task) -> bool:
+            return any(
+                w.state is WorkState.DECOY
+                and {honest, lazy} <= set(spectator.state.polls[r.poll or 0].settled)
+                for r in task.rounds.values()
+                for w in r.works.values()
+            )
+
+        task = wait_for(spectator, settled, limit=LIMIT)
+        decoyed = [
+            r for r in task.rounds.values() if any(w.state is WorkState.DECOY for w in r.works.values())
+        ]
+        poll = spectator.state.polls[decoyed[0].poll or 0]
+        paid, lost = poll.settled[honest]
+        assert (paid > 0, lost) == (True, 0)
+        paid, lost = poll.settled[lazy]
+        assert lost >= poll.risk > paid
+        decoys = [w for w in decoyed[0].works.values() if w.state is WorkState.DECOY]
+        assert all((w.paid, w.lost, w.included) == (task.reward, 0, False) for w in decoys)
+
+
+def _seated(spectator: Spectator, world: World) -> tuple[str, str]:
+    wait_for(spectator, lambda task: len(spectator.state.seats) == 2, limit=LIMIT)
+    return "validator-1", "validator-2"
+
+
+def test_one_honest_member_of_a_colluding_committee_is_enough(tmp_path: Path) -> None:
+    """Two seats of six are the forger's friends: they accept and acquit, and still he loses his bond."""
+    roles = {
+        "trainer-1": ["--attack", "random"],
+        "trainer-2": [],
+        "validator-1": ["--seats", "4"],
+        "validator-2": ["--seats", "2", "--attack", "colluding"],
+    }
+    with world_of(tmp_path, roles, 1, want="6", merge="6", open="30") as (world, spectator):
+        faucet(world.chain, world.people["validator-1"].address, 3000 * TOKEN)
+        faucet(world.chain, world.people["validator-2"].address, 1000 * TOKEN)
+        world.people["validator-1"].minted += 3000 * TOKEN
+        task = wait_for(spectator, lambda t: t.finished and not world.running(), limit=LIMIT)
+        forged = [w for w in task.rounds[0].works.values() if w.trainer == world.people["trainer-1"].address]
+        assert [w.state for w in forged] == [WorkState.HARD]
+        nothing_lost(world, spectator, task, "trainer-2", "validator-1", "publisher")
+
+
+def test_a_slanderer_pays_even_when_no_juror_comes(tmp_path: Path) -> None:
+    """The accused shows his leaf, the jury is empty, so he is acquitted; the false reject costs its stake."""
+    roles = {
+        "trainer-1": [],
+        "validator-1": ["--attack", "absent-juror"],
+        "validator-2": ["--attack", "slander"],
+    }
+    with world_of(tmp_path, roles, 1, seal="25", reveal="15", open="30", merge="6") as (world, spectator):
+        task = wait_for(spectator, lambda t: t.finished and not world.running(), limit=LIMIT)
+        assert all(
+            d.answered_by == world.people["trainer-1"].address for d in spectator.state.disputes.values()
+        )
+        assert spectator.state.disputes
+        (work,) = task.rounds[0].works.values()
+        assert (work.state, work.paid) == (WorkState.VALID, task.reward)
+        nothing_lost(world, spectator, task, "trainer-1", "validator-1", "publisher")
+        slanderer = report.person(world, spectator.state, task, world.people["validator-2"], set())
+        assert int(slanderer["gain"]) == int(slanderer["expected_gain"]) < 0
+
+
+@pytest.mark.parametrize("attack", ["bad-merge", "hidden-merge"])
+def test_a_bad_aggregator_loses_its_bond(tmp_path: Path, attack: str) -> None:
+    """A wrong version is refuted by one lane; one that nobody can see falls to the demand to show a lane."""
+    plan = DemoPlan("none", rounds=1, trainers=1, validators=1, seed=3, runs=tmp_path)
+    with small_world(tmp_path, plan, merge="20") as (world, spectator):
+        add_person(world, "relay-1", "relay", world.task.economy.merge_bond)
+        wait_for(spectator, lambda task: True, limit=LIMIT)
+        for name in ("relay-1", "trainer-1", "validator-1"):
+            who = world.people[name]
+            world.spawn(
+                who, who.role, "run", "--task", "1", *(["--attack", attack] if name == "relay-1" else [])
+            )
+        task = wait_for(spectator, lambda t: t.finished and not world.running(), limit=LIMIT)
+        liar = world.people["relay-1"].address
+        fines = [winner for r in task.rounds.values() for loser, winner in r.fines if loser == liar]
+        assert len(fines) == 1
+        assert fines[0] in {world.people[n].address for n in ("trainer-1", "validator-1", "publisher")}
+        assert task.latest != task.initial
+        nothing_lost(world, spectator, task, "trainer-1", "validator-1", "publisher")
+
+
+def test_a_silent_publisher_stops_nobody(tmp_path: Path) -> None:
+    """The publisher is killed once its artifacts are with others; they are paid and the task ends."""
+    roles: dict[str, list[str]] = {"trainer-1": [], "validator-1": []}
+    with world_of(tmp_path, roles, 2, merge="6") as (world, spectator):
+        wait_for(spectator, lambda t: bool(t.rounds) and t.rounds[0].poll is not None, limit=LIMIT)
+        publisher = world.people["publisher"].process
+        assert publisher is not None
+        publisher.send_signal(signal.SIGKILL)
+        publisher.wait()
+        task = wait_for(spectator, lambda t: t.finished and not world.running(), limit=LIMIT)
+        assert len(task.rounds) == 2
+        assert all(w.state is WorkState.VALID for r in task.rounds.values() for w in r.works.values())
+        nothing_lost(world, spectator, task, "trainer-1", "validator-1")
