@@ -34,7 +34,7 @@ batch = 2
 
 [verification]
 checks = {checks}
-topk = 32
+topk = 128
 """
 
 
