@@ -1,6 +1,6 @@
 """Mutate the contracts one operator at a time, and see whether the forge suite notices.
 
-    python scripts/mutation.py --limit 40 --seed 1        a random sample; all mutants without --limit (hours)
+    python scripts/mutation.py --limit 40 --seed 1        a random sample; --limit 0: all of them (hours)
 
 A mutant that does not compile does not count. Survivors are printed with file, line and change, and written to
 `build/mutation.json`. The sources are mutated in a copy of the project, never in place.
@@ -97,7 +97,7 @@ def survives(mutant: Mutant) -> bool | None:
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--limit", type=int, default=0, help="how many mutants, 0 for all")
+    parser.add_argument("--limit", type=int, default=40, help="how many mutants, 0 for all")
     parser.add_argument("--seed", type=int, default=1, help="which sample")
     args = parser.parse_args()
     chosen = mutants()
