@@ -310,8 +310,8 @@ contract Tasks is ITasks, IAsker {
 
     /// Anyone shows one lane of the live proposal and what it was made from. A wrong one drops the proposal, and half of its
     /// bond goes to the finder; a right one answers a contest.
-    function proveMerge(uint256 taskId, uint256 r, MergeProof calldata m) external {
-        Merges.prove(_s, _at(taskId, r), m);
+    function proveMerge(uint256 taskId, uint256 r, MergeProof calldata) external {
+        Merges.prove(_s, _at(taskId, r), msg.data[4:]);
     }
 
     /// Anyone settles the next round, or drops a proposal whose contested lane nobody showed in time (I15, I16).

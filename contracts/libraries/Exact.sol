@@ -25,7 +25,7 @@ library Exact {
         bytes32[] memory roots,
         uint256 late,
         MergeProof calldata m
-    ) external view returns (bool) {
+    ) internal view returns (bool) {
         uint256 half = rule.length / Tree.LEAF;
         uint256 pos = m.leaf < half ? m.leaf : m.leaf - half;
         _open(proposed, 2 * rule.length, m.leaf, m.proposed, 0);
@@ -51,7 +51,7 @@ library Exact {
         lanes = new int256[](n);
         for (uint256 i = 0; i < n; i++) {
             Header calldata h = m.headers[i];
-            if (Tree.single(abi.encode(h)) != roots[i]) revert BadHeader(i);
+            if (Tree.rootOf(h) != roots[i]) revert BadHeader(i);
             _open(h.updateRoot, rule.length, pos, m.updates[i], 3 + i);
             lanes[i] = clamped(lane(m.updates[i].data, m.lane), (late >> i) & 1 == 1);
         }
@@ -126,8 +126,8 @@ library Exact {
     }
 
     /// The root of a work, which its header opens.
-    function rootOf(Header calldata h) public pure returns (bytes32) {
-        return Tree.single(abi.encode(h));
+    function rootOf(Header calldata h) public view returns (bytes32) {
+        return Tree.rootOf(h);
     }
 
     /// False when the work has no leaf `index` in tree `tree`; reverts when it has another one there than is shown.

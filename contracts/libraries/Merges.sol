@@ -38,7 +38,12 @@ library Merges {
     }
 
     /// Shows one lane. A wrong one drops the proposal at once; a right one clears the contest that asked for it.
-    function prove(Store storage s, Rounds.Where memory here, MergeProof calldata m) external {
+    /// `call` is the whole call data of `Tasks.proveMerge` behind its selector: it is copied once, and not taken apart.
+    function prove(Store storage s, Rounds.Where memory here, bytes calldata call) external {
+        MergeProof calldata m;
+        assembly ("memory-safe") {
+            m := add(call.offset, calldataload(add(call.offset, 64)))
+        }
         (Task storage t, Round storage rd) = _live(s, here);
         if (!_isRight(s, here, rd, m)) {
             emit Tasks.Refuted(here.task, here.round, m.leaf, m.lane, msg.sender);

@@ -5,8 +5,8 @@ import {Tasks} from "../Tasks.sol";
 import {IPanel} from "../interfaces/IPanel.sol";
 import {IVault} from "../interfaces/IVault.sol";
 import {Beacon} from "./Beacon.sol";
-import {Exact} from "./Exact.sol";
 import {Terms} from "./Terms.sol";
+import {Tree} from "./Tree.sol";
 import {Cast, Header, Round, State, Store, Task, Work} from "./Types.sol";
 
 /// What Tasks and the libraries that run on its storage know in common about a round and its works.
@@ -124,7 +124,7 @@ library Rounds {
         before(revealEnd(here, rd) + t.params.openT);
         bytes32 seal = sha256(abi.encode(secret, w.trainer));
         if (seal != w.seal) revert Tasks.WrongSecret(w.seal, seal);
-        bytes32 root = Exact.rootOf(h);
+        bytes32 root = Tree.rootOf(h);
         if (root != w.root) revert Tasks.WrongHeader(w.root, root);
         w.opened = true;
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {Opening} from "./Types.sol";
+import {Header, Opening} from "./Types.sol";
 
 /// The one Merkle tree: SHA-256, 1 KiB leaves, an odd last node is promoted, the root binds the byte length.
 library Tree {
@@ -50,6 +50,20 @@ library Tree {
             index >>= 1;
         }
         return used == path.length && rootHash(length, top) == root;
+    }
+
+    /// `single(abi.encode(h))` without moving memory: a work's root.
+    function rootOf(Header calldata h) internal view returns (bytes32) {
+        bytes32 top;
+        assembly ("memory-safe") {
+            let spot := mload(0x40)
+            mstore8(spot, 0)
+            calldatacopy(add(spot, 1), h, 224)
+            calldatacopy(add(spot, 225), calldatasize(), 800) // zeros
+            if iszero(staticcall(gas(), 2, spot, 1025, 0, 32)) { revert(0, 0) }
+            top := mload(0)
+        }
+        return rootHash(224, top);
     }
 
     /// The hash of a leaf in calldata. Uses memory behind the free pointer without keeping it.
