@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from commonweight.core import codec
+from commonweight.core.errors import CommonweightError
+from commonweight.core.spec import Spec
 from tests.fuzz.seeds import seeds
 from tests.fuzz.targets import TARGETS, run
 
@@ -29,3 +34,11 @@ def test_mutations_are_refused_or_decoded(name: str, data: st.DataObject) -> Non
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     run(TARGETS[name], bytes(raw[: data.draw(st.integers(0, len(raw)))]))
     run(TARGETS[name], data.draw(st.binary(max_size=300)))
+
+
+def test_a_spec_with_segments_of_no_steps_is_refused() -> None:
+    """Found by fuzzing: dividing by its segment length came before refusing it."""
+    found = Spec.decode(SEEDS["spec"][0])
+    bad = codec.encode(replace(found, training=replace(found.training, segment=0)))
+    with pytest.raises(CommonweightError):
+        Spec.decode(bad)

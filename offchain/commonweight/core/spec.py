@@ -53,7 +53,7 @@ class TrainingSpec:
     @property
     def segments(self) -> int:
         """Number of committed segments of a work."""
-        return self.steps // self.segment
+        return self.steps // self.segment if self.segment else 0
 
 
 @dataclass(frozen=True, slots=True)
