@@ -66,7 +66,6 @@ demo-rl: setup ## learn by reinforcement on a local chain with 3 trainers, 2 see
 bench-rl: setup ## measure rollouts, proofs, asynchrony and cheats beside Hugging Face generate()
 	@$(BIN)/python -m tests.benchmarks.rl $(ARGS)
 
-
 # diloco
 
 demo-diloco: setup ## train across 6 processes over a sparse graph; two are killed, one joins late
@@ -109,3 +108,29 @@ build/fuzz-venv/atheris:
 
 bench-shardcast: setup ## spreading and merging beside shardcast 0.3.2 (half an hour; ARGS="scale deltas" for some rows)
 	@OMP_NUM_THREADS=1 PYTHONPATH=.:offchain $(BIN)/python -m tests.benchmarks.shardcast $(ARGS)
+
+# contracts
+
+test-deep: setup ## 100,000 runs per property and 1,000,000 calls per invariant (hours)
+	@FOUNDRY_PROFILE=deep $(NODE)/forge test $(ARGS)
+
+coverage-contracts: setup ## line and branch coverage of the contracts
+	@$(BIN)/python scripts/coverage.py
+
+mutation: setup ## kill mutants of the contracts (ARGS="--limit 40 --seed 1")
+	@$(BIN)/python scripts/mutation.py $(ARGS)
+
+slither: setup ## static analysis of the contracts, in an environment of its own
+	@$(BIN)/python scripts/static.py
+
+gas: setup ## gas of every contract test against the snapshot, 2 % allowed
+	@$(NODE)/forge snapshot --snap tests/contracts/gas-snapshot --check --tolerance 2 --no-match-contract "InvariantsTest|AttacksTest" --no-match-test "test_floor|test_lanes|test_trimming|test_noise"
+
+gas-accept: setup ## accept the gas of every contract test as the new snapshot
+	@$(NODE)/forge snapshot --snap tests/contracts/gas-snapshot --no-match-contract "InvariantsTest|AttacksTest" --no-match-test "test_floor|test_lanes|test_trimming|test_noise"
+
+bench-contracts: setup ## gas per call on Anvil against the targets and the peer
+	@$(BIN)/python tests/benchmarks/bench_contracts.py $(ARGS)
+
+verification-json: setup ## standard-JSON input of every contract for block explorers, in build/verification
+	@$(BIN)/python scripts/verification.py

@@ -138,7 +138,7 @@ def throughput(bench: Bench, report: dict[str, Any], counts: list[int], repetiti
     for count in counts:
         for size in (2, 4):
             sides = ["none", *peer_sides]
-            rows = bench.run(size, count, sides, repetitions if count < 50_000_000 else 3, "sum")
+            rows = bench.run(size, count, sides, repetitions if count < 50_000_000 else 5, "sum")
             show(f"all-reduce, {count / 1e6:.0f} M float32, {size} peers, uncompressed", rows)
             key = f"speed_{count // 1_000_000}m_{size}peers"
             report[key] = {"ours": rows["none"], "count": count, "peers": size}

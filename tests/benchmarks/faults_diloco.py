@@ -1,7 +1,7 @@
 """`make faults-diloco`: a swarm of real processes loses a member by kill -9 every few seconds, and goes on.
 
-First the same swarm undisturbed, then with the kills; a killed member is started again and rejoins with the state it
-recovers from a neighbour. Passes if training never stopped, all roots agreed and the loss is within 2 %.
+A killed member is started again and rejoins with the state it recovers from a neighbour. Then the same swarm runs
+undisturbed for as many rounds. Passes if training never stopped, all roots agreed and the loss is within 2 %.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import statistics
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +21,38 @@ POLL_S = 0.1
 RESTART_S = 1.0
 
 
-def run(folder: Path, swarm: LocalSwarm, members: int, every: float, limit: float) -> dict[str, Any]:
-    """One run; ``every`` 0 means undisturbed."""
-    names = [name for name, _ in swarm.members][:members]
-    supervisor, kills, events = Supervisor(folder, swarm), [], []
-    begin, lives, dead_since = time.monotonic(), dict.fromkeys(names, 0), {}
+def run(folder: Path, swarm: LocalSwarm, every: float, seconds: float, rounds: int) -> dict[str, Any]:
+    """One run until ``seconds`` have passed since the first round, or ``rounds`` are done; ``every`` 0: no kills."""
+    names = [name for name, _ in swarm.members]
+    supervisor = Supervisor(folder, swarm)
+    kills: list[tuple[float, str]] = []
+    events: list[tuple[str, dict[str, Any]]] = []
+    lives, dead_since = dict.fromkeys(names, 0), {}
+    began, limit = 0.0, time.monotonic() + 2 * seconds + 600
     try:
         for name in names:
             supervisor.start(name)
-        next_kill = None
-        while time.monotonic() - begin < limit:
+        while time.monotonic() < limit:
             events += supervisor.poll()
-            rounds = max(k.round for k in supervisor.known.values())
-            if every and next_kill is None and rounds >= 1:
-                next_kill = time.monotonic() + every
-            over = any(k.state == "finished" for k in supervisor.known.values())
+            now, reached = time.monotonic(), max(k.round for k in supervisor.known.values())
+            began = began or (now if reached >= 1 else 0.0)
+            over = bool(began) and (now - began >= seconds or reached >= rounds)
+            if over:
+                supervisor.finish()
+                if not supervisor.alive:
+                    break
             for name, since in list(dead_since.items()):
-                if time.monotonic() - since > RESTART_S and not over:
+                if now - since > RESTART_S and not over:
                     supervisor.start(name)
                     del dead_since[name]
-            if next_kill is not None and time.monotonic() >= next_kill and not over:
-                next_kill += every
-                training = [n for n in names if supervisor.known[n].state == "training"]
-                if len(training) > 1:  # the next one in turn; the last one that holds the state is spared
-                    name = min(training, key=lambda n: (lives[n], n))
-                    lives[name] += 1
-                    supervisor.kill(name)
-                    kills.append((time.time(), name))
-                    dead_since[name] = time.monotonic()
-            if over and not supervisor.alive:
-                break
+            training = [n for n in names if supervisor.known[n].state == "training"]
+            # The next one in turn; the last one that holds the state is spared.
+            if every and began and not over and now - began > every * (len(kills) + 1) and len(training) > 1:
+                name = min(training, key=lambda n: (lives[n], n))
+                lives[name] += 1
+                supervisor.kill(name)
+                kills.append((time.time(), name))
+                dead_since[name] = now
             time.sleep(POLL_S)
         events += supervisor.poll()
     finally:
@@ -89,7 +90,7 @@ def judge(
 
 
 def main() -> int:
-    """Run both, print, write ``build/bench/diloco-faults.json``."""
+    """Run both, print, write ``build/bench/diloco-faults.json``; 0 if the swarm kept its promises."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--every", type=float, default=10.0, help="seconds between kills")
@@ -100,25 +101,30 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
     names = [f"w{i}" for i in range(options.members)]
-    swarm = LocalSwarm(
-        tuple(zip(names, free_ports(len(names)), strict=True)),
-        rounds=int(options.minutes * 60 / options.pace),
-        steps=3,
-        seed=options.seed,
-        expect=options.members,
-    )
+    seconds = options.minutes * 60
+
+    def swarm(pace: float) -> LocalSwarm:
+        members = tuple(zip(names, free_ports(len(names)), strict=True))
+        return LocalSwarm(
+            members,
+            rounds=int(seconds / options.pace),
+            steps=3,
+            seed=options.seed,
+            pace=pace,
+            open_ended=True,
+            expect=options.members,
+        )
+
     base = Path("runs") / time.strftime("faults-%Y%m%d-%H%M%S")
-    limit = options.minutes * 60 * 4 + 300
-    calm = run(base / "undisturbed", swarm, options.members, 0, limit)
-    print("undisturbed", json.dumps(calm, indent=2), flush=True)
-    rough = replace(swarm, pace=options.pace, members=tuple(zip(names, free_ports(len(names)), strict=True)))
-    hurt = run(base / "disturbed", rough, options.members, options.every, limit)
+    hurt = run(base / "disturbed", swarm(options.pace), options.every, seconds, 10**9)
+    print("disturbed", json.dumps(hurt, indent=2), flush=True)
+    calm = run(base / "undisturbed", swarm(0.0), 0, 10 * seconds, hurt["rounds"])
+    print("undisturbed", json.dumps(calm, indent=2))
     ratio = hurt["final_loss"] / calm["final_loss"] - 1
     result = {"seed": options.seed, "undisturbed": calm, "disturbed": hurt, "loss_above_undisturbed": ratio}
     out = Path("build/bench/diloco-faults.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print("disturbed", json.dumps(hurt, indent=2))
     print(f"loss {ratio:+.2%} on undisturbed after {hurt['kills']} kills; figures {out}")
     good = hurt["roots_agree"] and len(hurt["models"]) == 1 and hurt["finished"] and ratio <= 0.02
     return 0 if good else 1

@@ -15,6 +15,7 @@ B = bytes(range(32))
 
 def seeds() -> dict[str, list[bytes]]:
     """Inputs by target."""
+    manifest = Manifest.of(b"x" * 3000)
     lanes = np.arange(300, dtype=np.int32)
     spec = Spec(
         "seed",
@@ -58,7 +59,7 @@ def seeds() -> dict[str, list[bytes]]:
         ],
         "evidence": [record.encode()],
         "update": [fixed.to_bytes(lanes)],
-        "manifest": [Manifest.of(b"x" * 3000).encode()],
+        "manifest": [manifest.root + manifest.encode()],
         "opening": [bytes(2000)],
         "proofs": [
             b"\x03\x00" + b"\xff\xd9" + bytes(range(8)),

@@ -184,6 +184,14 @@ def test_nobody_to_meet_is_an_error_with_advice() -> None:
     lonely.close()
 
 
+def test_a_taken_port_is_named() -> None:
+    with swarm("ada") as members:
+        _, port = members["ada"].address
+        with pytest.raises(CommonweightError) as caught:
+            TcpCollective(Credentials("bob", b"n" * 32), Settings(port=port))
+        assert caught.value.code == "E1501"
+
+
 def test_the_token_appears_nowhere() -> None:
     me = Credentials("ada", b"super secret token bytes")
     assert "secret" not in repr(me)

@@ -77,7 +77,7 @@ def test_a_damaged_artifact_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("what", "segments", "code"),
-    [("12", "", "E1905"), ("zz" * 32, "", "E1905"), ("00" * 32, "", "E1502"), ("00" * 32, "1,x", "E1905")],
+    [("12", "", "E1907"), ("zz" * 32, "", "E1907"), ("00" * 32, "", "E1502"), ("00" * 32, "1,x", "E1907")],
 )
 def test_what_cannot_be_verified_is_named(tmp_path: Path, what: str, segments: str, code: str) -> None:
     with pytest.raises(CommonweightError) as caught:
@@ -88,4 +88,4 @@ def test_what_cannot_be_verified_is_named(tmp_path: Path, what: str, segments: s
 def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(CommonweightError) as caught:
         run("00" * 32, tmp_path / "nowhere")
-    assert caught.value.code == "E1905"
+    assert caught.value.code == "E1907"

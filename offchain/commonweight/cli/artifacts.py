@@ -169,7 +169,7 @@ def versions(network: str, deployment: Path | None, task: int, store: Path | Non
         ]
     else:
         from ..chain.follower import Follower
-        from ..core.state import fold
+        from ..core.fold import fold
         from ..nodes.lineage import history
         from .commands import connect
 

@@ -41,7 +41,7 @@ def calibrate(path: Path, segment: int, arithmetic: str, loss: str, quick: bool,
         arithmetic or spec.verification.arithmetic,
     )
     if setting.loss not in ("supervised", "rl") or setting.arithmetic not in ("f32", "bf16"):
-        raise CommonweightError("E1905", "--loss is supervised or rl, --arithmetic f32 or bf16")
+        raise CommonweightError("E1907", "--loss is supervised or rl, --arithmetic f32 or bf16")
     length = segment or spec.training.segment
     rows = _steps(setting, weights, data, length, quick)
     found = steps.separation(rows)

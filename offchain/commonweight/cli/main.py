@@ -48,6 +48,7 @@ Listen = Annotated[str, typer.Option(help="HOST:PORT to serve artifacts on; port
 PublicUrl = Annotated[str, typer.Option(help="URL others reach this node at, if not the one it listens on.")]
 TaskId = Annotated[int, typer.Option("--task", "-t", help="Number of the task.")]
 Done = Annotated[bool, typer.Option("--exit-when-done", help="Stop once the task is over and paid out.")]
+Seats = Annotated[int, typer.Option(min=1, max=64, help="Seats that a validator holds.")]
 JsonOut = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -267,6 +268,7 @@ def _role_command(role: str, help_: str) -> None:
         public_url: PublicUrl = "",
         exit_when_done: Done = False,
         attack: Annotated[str, typer.Option(hidden=True)] = "none",
+        seats: Seats = 1,
     ) -> None:
         from ..nodes.wiring import run_node
 
@@ -283,6 +285,7 @@ def _role_command(role: str, help_: str) -> None:
                 public_url,
                 exit_when_done,
                 attack,
+                seats,
             )
         )
 
@@ -372,6 +375,7 @@ def _node(
     public_url: str,
     exit_when_done: bool,
     attack: str = "none",
+    seats: int = 1,
 ) -> Any:
     """Node configuration from command-line options."""
     from ..chain.networks import resolve
@@ -394,6 +398,7 @@ def _node(
         exit_when_done=exit_when_done,
         attack=attack,
         public_url=public_url,
+        seats=seats,
     )
 
 

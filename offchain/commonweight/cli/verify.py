@@ -72,7 +72,7 @@ def _root(what: str) -> bytes:
         root = b""
     if len(root) != 32:
         raise CommonweightError(
-            "E1905",
+            "E1907",
             f"`{what}` is neither a work root nor an evidence file",
             "64 hex digits, or a file's name",
         )
@@ -83,13 +83,13 @@ def _segments(text: str) -> tuple[int, ...]:
     try:
         return tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError as error:
-        raise CommonweightError("E1905", f"`{text}` is no list of segments", "for example 0,3,7") from error
+        raise CommonweightError("E1907", f"`{text}` is no list of segments", "for example 0,3,7") from error
 
 
 def folder_fetch(folder: Path) -> Fetch:
     """Artifacts of a node's store, or of any folder whose files are named by their roots; nothing is written."""
     if not folder.is_dir():
-        raise CommonweightError("E1905", f"{folder} is not a folder", "name a node's home or its store")
+        raise CommonweightError("E1907", f"{folder} is not a folder", "name a node's home or its store")
     paths = {path.name[:64]: path for path in folder.rglob("*") if len(path.name) >= 64 and path.is_file()}
 
     def fetch(root: bytes, limit: int) -> bytes:
@@ -112,9 +112,9 @@ def _from_chain(root: bytes, network: str, deployment: Path | None, home: Path) 
     """Lease and spec root as the chain has them, and a fetch from all announced nodes. Raises E1906."""
     from ..chain.deployment import LOCAL_CHAINS
     from ..chain.follower import Follower
+    from ..core.fold import fold
     from ..core.hashing import abi_sha256
-    from ..core.state import fold
-    from ..nodes.trainer import lease_of
+    from ..nodes.leasing import lease_of, place_of
     from ..shardcast.fetch import Library
     from ..shardcast.store import Store
     from .commands import connect
@@ -126,10 +126,11 @@ def _from_chain(root: bytes, network: str, deployment: Path | None, home: Path) 
             for work in round_.works.values():
                 if work.root != root:
                     continue
-                beacon = round_.seed
-                if beacon is None and round_.beacon is not None:
-                    block = chain.block_hash(round_.beacon)
-                    beacon = block and abi_sha256(block, task.id, round_.index)
+                leased = task.rounds[place_of(round_, work)[0]]
+                beacon = leased.seed
+                if beacon is None and leased.beacon is not None:
+                    block = chain.block_hash(leased.beacon)
+                    beacon = block and abi_sha256(block, task.id, leased.index)
                 if beacon is None:
                     raise CommonweightError("E1906", "the round's beacon block is not there yet", "try again")
                 lease = lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)

@@ -12,14 +12,14 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from . import codec, merkle
+from . import codec, economics, merkle
 from .codec import B32, U8, U16, U32, U64
 from .errors import CommonweightError
 
 T = TypeVar("T")
 TOKEN = 10**18
 KINDS = ("pretrain", "grpo")
-MERGE_RULES = ("mean",)
+MERGE_RULES = ("mean", "trimmed")
 MAX_TRAJECTORIES = 65_536
 
 
@@ -58,7 +58,10 @@ class TrainingSpec:
 
 @dataclass(frozen=True, slots=True)
 class MergeSpec:
-    """The integer outer step: weights are ``lane * 2**-weight_bits``, update lanes are shifted by ``update_shift``."""
+    """The integer outer step: weights are ``lane * 2**-weight_bits``, update lanes are shifted by ``update_shift``.
+
+    With the rule ``trimmed`` the ``trim`` percent lowest and highest values of each lane are left out.
+    """
 
     rule: str = "mean"
     weight_bits: U8 = 24
@@ -67,6 +70,7 @@ class MergeSpec:
     lr_den: U16 = 10
     momentum_num: U16 = 9
     momentum_den: U16 = 10
+    trim: U8 = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +235,30 @@ class Economy:
         """What the publisher locks: the worst case of all rounds, in token wei."""
         return self.rounds * (self.slots * (self.reward + self.fee) + self.merge_reward)
 
+    @property
+    def terms(self) -> economics.Terms:
+        """The same as the chain is told."""
+        w = self.windows
+        return economics.Terms(
+            reward=self.reward,
+            bond=self.bond,
+            agg_reward=self.merge_reward,
+            agg_bond=self.merge_bond,
+            slots=self.slots,
+            rounds=self.rounds,
+            fee_bps=self.fee_bps,
+            want=self.want,
+            quorum=self.quorum,
+            lag=self.lag,
+            decoy_one_in=self.decoy_one_in,
+            claim_t=w.claim,
+            train_t=w.train,
+            seal_t=w.seal,
+            reveal_t=w.reveal,
+            open_t=w.open,
+            agg_t=w.merge,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TaskFile:
@@ -293,6 +321,8 @@ def parse_task(text: str) -> TaskFile:
     if not 0 < task.data.validation_fraction < 0.9:
         raise _bad("data.validation_fraction", "must lie between 0 and 0.9")
     check_economy(task.economy)
+    if task.economy.decoy_one_in and task.verification.topk < 16:
+        raise _bad("verification.topk", "must be 16 or more in a task with decoys")
     return task
 
 
@@ -411,6 +441,11 @@ def check_training(
         (0 < training.clip, "training.clip", "must be above 0"),
         (merge.rule in MERGE_RULES, "merge.rule", f"must be one of {', '.join(MERGE_RULES)}"),
         (8 <= merge.weight_bits <= 28, "merge.weight_bits", "must be 8..28"),
+        (
+            (merge.rule == "trimmed") == (0 < merge.trim) and merge.trim <= 49,
+            "merge.trim",
+            'must be 1..49 percent with the rule "trimmed", and 0 with "mean"',
+        ),
         (merge.update_shift <= 15, "merge.update_shift", "must be 0..15"),
         (0 < merge.lr_num and 0 < merge.lr_den, "merge.lr", "must be a positive fraction"),
         (merge.momentum_num < merge.momentum_den, "merge.momentum", "must be below 1"),
@@ -504,25 +539,32 @@ def check_rl(
             raise _bad(where, why)
 
 
-def check_economy(e: Economy) -> None:
-    """The inequalities that ``Tasks.publish`` checks on-chain (research: contracts 3.12). Raises E1005."""
-    windows = [getattr(e.windows, f.name) for f in fields(e.windows)]
-    rules = [
-        (e.reward > 0, "economy.reward must be above 0"),
-        (e.bond >= e.reward, "economy.bond must be at least economy.reward, or cheating would pay"),
-        (e.merge_reward <= e.reward, "economy.merge_reward must be at most economy.reward"),
-        (e.merge_bond > 0, "economy.merge_bond must be above 0"),
-        (1 <= e.slots <= 256, "economy.slots must be 1..256"),
-        (1 <= e.rounds, "economy.rounds must be 1..65535"),
-        (100 <= e.fee_bps <= 5000, "economy.fee_bps must be 100..5000: validators must be paid"),
-        (1 <= e.quorum <= e.want, "economy.quorum must be 1..want"),
-        (1 <= e.lag <= 4, "economy.lag must be 1..4"),
-        (e.decoy_one_in == 0, "economy.decoy_one_in must be 0 in this version"),
-        (
-            all(1 <= w <= 7 * 86_400 for w in windows),
-            "each window in economy.windows must be 1 second to 7 days",
-        ),
-    ]
-    for ok, why in rules:
-        if not ok:
-            raise CommonweightError("E1005", f"impossible economy: {why}")
+_TERMS = {
+    "reward": ("reward", "must be above 0"),
+    "want": ("want", "must be 1..65535"),
+    "bond": ("bond", "must be at least {least}, or cheating would pay"),
+    "aggReward": ("merge_reward", "must be at most economy.reward"),
+    "aggBond": ("merge_bond", "must be above 0"),
+    "feeBps": ("fee_bps", "must be 100..5000: validators must be paid"),
+    "decoyOneIn": ("decoy_one_in", "must be 0 or 10..4096"),
+    "slots": ("slots", "must be 1..256"),
+    "rounds": ("rounds", "must be 1..65535"),
+    "quorum": ("quorum", "must be 1..want"),
+    "lag": ("lag", "must be 1..4"),
+    "risk": ("decoy_one_in", "makes a vote stake {value}; a seat's stake covers {most} at most"),
+    "exitDelay": ("windows", "seal, reveal and open are too long: seats could leave before disputes end"),
+}
+"""What a complaint of `core.economics` is about in a task file, and what to say of it."""
+
+
+def check_economy(e: Economy, host: economics.Host | None = None) -> None:
+    """The inequalities that ``Tasks.publish`` checks on the chain. Raises E1005.
+
+    ``host``: what the deployment fixes, the defaults if None.
+    """
+    for c in economics.complaints(e.terms, economics.Rule(), host or economics.Host()):
+        key, why = _TERMS.get(c.what, ("windows", "each window must be 1 second to 7 days"))
+        wei = c.what in ("bond", "risk")
+        value, least, most = (f"{x / TOKEN:g}" if wei else str(x) for x in (c.value, c.least, c.most))
+        why = why.format(value=value, least=least, most=most)
+        raise CommonweightError("E1005", f"impossible economy: economy.{key} {why}")

@@ -30,6 +30,7 @@ from ..shardcast.signing import Domain
 from ..shardcast.store import Store
 from ..shardcast.versions import VersionBook
 from ..tasks.kinds import cheat_names
+from .doubles import DOUBLES
 from .metrics import Metrics
 from .neighbours import Neighbours
 from .node import Kit, Node, Settings
@@ -62,6 +63,7 @@ class NodeConfig:
     exit_when_done: bool = False
     attack: str = "none"
     public_url: str = ""
+    seats: int = 1
 
 
 def run_node(config: NodeConfig) -> None:
@@ -81,10 +83,7 @@ def serve_node(node: Node) -> None:
 @contextmanager
 def open_node(config: NodeConfig) -> Iterator[Node]:
     """Open everything a node owns, checked, in the order in which it must be closed again."""
-    if config.attack != "none" and config.attack not in cheat_names():
-        raise CommonweightError(
-            "E1904", f"unknown attack `{config.attack}`", f"one of: none, {', '.join(cheat_names())}"
-        )
+    role = _role(config)
     config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     account = keys.load(config.key, keys.read_password(config.password_file))
     chain = Chain.connect(config.rpc, load_deployment(config.deployment), confirmations=config.confirmations)
@@ -124,11 +123,25 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
                 exit_when_done=config.exit_when_done,
                 attack=config.attack,
                 public_url=config.public_url,
+                seats=config.seats,
             )
-            yield ROLES[config.role](kit, settings)
+            yield role(kit, settings)
         finally:
             neighbours.stop()
             server.stop()
+
+
+def _role(config: NodeConfig) -> type[Node]:
+    """The role's class, or the test double that ``attack`` names. Raises E1904 for a name unknown to the role."""
+    if config.role == "trainer":
+        known = cheat_names()
+    else:
+        known = tuple(name for name, (role, _) in DOUBLES.items() if role == config.role)
+    if config.attack != "none" and config.attack not in known:
+        raise CommonweightError(
+            "E1904", f"unknown attack `{config.attack}`", f"one of: {', '.join(('none', *known))}"
+        )
+    return DOUBLES[config.attack][1] if config.attack in DOUBLES else ROLES[config.role]
 
 
 def _require_gas(chain: Chain, account: LocalAccount) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from ..toploc import sampling as seeded
 
 COMPACT_STEPS = 8
 KEEP_POLICIES = 10
+NOISE_STEPS = 8
 SMALL = 1 << 13
 PROOF_BATCH, PROOF_STEPS = 128, 32
 Ints = npt.NDArray[np.int32]
@@ -123,8 +124,22 @@ class _Lane:
     logprobs: npt.NDArray[np.float32]
     window: Tensor
     proofs: list[list[bytes]]
+    ends: npt.NDArray[np.int64]
+    noise: npt.NDArray[np.float64]
+    noise_from: int = -NOISE_STEPS
     step: int = 0
-    ends: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def noise_now(self, vocab: int) -> npt.NDArray[np.float64]:
+        """Gumbel noise of this step, ``(rows, vocab)``; made for several steps at once, since it needs no logits."""
+        if self.step - self.noise_from >= NOISE_STEPS:
+            self.noise_from = self.step
+            positions = (self.first + self.step)[:, None] + np.arange(NOISE_STEPS)
+            rows = noise.row_keys(self.keys[:, None], positions)
+            with np.errstate(over="ignore"):
+                bits = noise.mix(rows[..., None] + noise.token_steps(vocab))
+            v = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+            self.noise = -np.log(-np.log(1.0 - v))
+        return self.noise[:, self.step - self.noise_from]
 
 
 class RolloutEngine:
@@ -233,7 +248,8 @@ class RolloutEngine:
                 np.zeros((count, max(limit)), dtype=np.float32),
                 torch.zeros((count, chunk, policy.dim), dtype=torch.bfloat16),
                 [[] for _ in requests],
-                ends=np.zeros(count, dtype=np.int64),
+                np.zeros(count, dtype=np.int64),
+                np.empty((count, 0, 0)),
             )
         )
 
@@ -261,10 +277,10 @@ class RolloutEngine:
         """The seeded choice of every row and its log-probability at the sampling temperature."""
         rule = self._rule
         logits = lane.logits.numpy()
-        rows = noise.row_keys(lane.keys, lane.first + lane.step)
         if rule.temperature and logits.size <= SMALL:
-            chosen = _race(logits, rows, rule.temperature)
+            chosen = _race(logits, lane.noise_now(logits.shape[1]), rule.temperature)
         else:
+            rows = noise.row_keys(lane.keys, lane.first + lane.step)
             chosen = seeded.choose(logits, rows, rule)[0]
         scaled = lane.logits if rule.temperature in (0, 1) else lane.logits / rule.temperature
         picked = scaled.gather(-1, torch.from_numpy(chosen)[:, None])[:, 0]
@@ -281,7 +297,7 @@ class RolloutEngine:
             index = torch.from_numpy(kept)
             lane.rows = [lane.rows[i] for i in kept]
             lane.proofs = [lane.proofs[i] for i in kept]
-            for name in ("keys", "first", "limit", "tokens", "logprobs", "ends"):
+            for name in ("keys", "first", "limit", "tokens", "logprobs", "ends", "noise"):
                 setattr(lane, name, getattr(lane, name)[kept])
             lane.window = lane.window[index]
             if kept.size:
@@ -329,19 +345,16 @@ class RolloutEngine:
         return completion
 
 
-def _race(logits: Floats, rows: npt.NDArray[np.uint64], temperature: float) -> npt.NDArray[np.int64]:
-    """`seeded.choose` by its definition: for few entries the calls cost more than the logarithms.
+def _race(logits: Floats, gumbel: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.int64]:
+    """`seeded.choose` by its definition, on noise made ahead: for few entries calls cost more than logarithms.
 
     Raises E1604 for logits from which no token can be chosen.
     """
-    with np.errstate(over="ignore"):
-        bits = noise.mix(rows[:, None] + noise.token_steps(logits.shape[1]))
-    v = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     scores = logits.astype(np.float64)
     if temperature != 1:
         scores /= temperature
-    scores -= np.log(-np.log(1.0 - v))
+    scores += gumbel
     chosen = scores.argmax(axis=1)
-    if not np.isfinite(scores[np.arange(len(rows)), chosen]).all():
+    if not np.isfinite(scores[np.arange(len(chosen)), chosen]).all():
         raise CommonweightError("E1604", "logits are not finite, so no token can be chosen from them")
     return chosen

@@ -34,7 +34,7 @@ from .pretrain import plain, require_trainable, run, sketch_segment, start_state
 NOT_SERVED = "E1502"
 SAME_SKETCH = 1e-4
 """Distance of two sketches of the very same state: float32 sums in another order."""
-SPREAD = 4.0
+SPREAD = 8.0
 """How many times a checker's own two roundings of a segment may lie apart, another machine's may from ours."""
 FLOOR = 0.05
 """Share of the tolerance that is granted however little our own roundings differ."""

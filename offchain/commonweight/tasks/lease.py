@@ -183,7 +183,7 @@ def assemble_leaves(
     artifacts = {merkle.root(piece): piece for piece in (step_list, trajectory_list, meta, update)} | named
     header = Header(
         update_root=merkle.root(update),
-        update_length=len(update) // 4,
+        update_length=len(update),
         trajectory_root=merkle.root(trajectory_list),
         trajectory_count=len(trajectories),
         step_root=merkle.root(step_list),

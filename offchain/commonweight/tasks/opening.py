@@ -78,8 +78,8 @@ def open_work(case: Case) -> Opened:
         require(
             header.step_count == header.trajectory_count == count, "the header does not list every segment"
         )
-        lanes = fixed.padded(parameter_count(spec.model))
-        require(header.update_length == lanes, "the update has another length than the model")
+        size = 4 * fixed.padded(parameter_count(spec.model))
+        require(header.update_length == size, "the update has another length than the model")
         bind(case, meta)
         size = count * merkle.LEAF
         leaves = unpack(StepLeaf, case.read(header.step_root, size, TREE_HEADER, 0), count)

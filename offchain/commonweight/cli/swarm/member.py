@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -76,14 +78,28 @@ def run_member(folder: Path, name: str) -> None:
         finally:
             collective.close()
 
-    try:
-        # A founder that comes back looks for the session first: a second one beside it would split the swarm.
-        final = take_part(founder and lives == 0)
-    except CommonweightError as error:
-        if error.code != NO_SESSION or not founder:
-            raise
-        final = take_part(founder)
+    final, founds = None, founder and lives == 0
+    while final is None:
+        try:
+            final = take_part(founds)
+        except CommonweightError as error:
+            if error.code == NO_SESSION and (folder / STOP).exists():
+                log("too_late")
+                return
+            if error.code != NO_SESSION or not founder:
+                raise
+            # A founder that comes back founds only when nobody is there: a second session would split the swarm.
+            founds = not anybody(swarm, name)
     log("finished", model=final.root.hex(), loss=inner.text.loss(outer.weights_of(final, plan.rule)))
+
+
+def anybody(swarm: LocalSwarm, name: str) -> bool:
+    """Whether any other member's process accepts connections, in a session or not."""
+    for other, port in swarm.members:
+        if other != name:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2.0):
+                return True
+    return False
 
 
 def settings(swarm: LocalSwarm, name: str, founder: bool) -> Settings:
@@ -94,7 +110,6 @@ def settings(swarm: LocalSwarm, name: str, founder: bool) -> Settings:
         founder=founder,
         rules=Rules(silence=swarm.silence, expect=swarm.expect if founder else 1, grace=0.5, lag=60.0),
         stall=10.0,
-        enter=20.0 if swarm.members[0][0] == name else 60.0,
     )
 
 
