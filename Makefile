@@ -6,7 +6,8 @@ NODE := node_modules/.bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-python test-contracts lint fmt types contracts lock clean bench-collectives soak-collectives
+# No target is a file.
+.PHONY: $(shell sed -n "s/^\([a-z-]*\):.*/\1/p" Makefile)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,10 +26,14 @@ test-fast: setup ## run the tests that need no chain and little time
 
 lint: setup ## check the style of Python and Solidity
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
 	@$(NODE)/forge fmt --check
 
 types: setup ## check the types
 	@$(BIN)/mypy
+
+abis: setup ## check that the packaged interfaces are those of the sources
+	@$(BIN)/python scripts/export_abis.py --check
 
 fmt: setup ## put Python and Solidity into shape
 	@$(BIN)/ruff check --fix .
@@ -53,9 +58,15 @@ soak-collectives: setup ## ten minutes of kills, hangs and restarts (ARGS="--min
 clean: ## remove what set-up, builds and runs made
 	rm -rf .venv node_modules build dist reports .commonweight .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# diloco
+# Reinforcement learning
 
-.PHONY: demo-diloco bench-diloco faults-diloco
+demo-rl: setup ## learn by reinforcement on a local chain with 3 trainers, 2 seeds, plotted
+	@$(BIN)/commonweight demo-rl $(ARGS)
+
+bench-rl: setup ## measure rollouts, proofs, asynchrony and cheats beside Hugging Face generate()
+	@$(BIN)/python -m tests.benchmarks.rl $(ARGS)
+
+# diloco
 
 demo-diloco: setup ## train across 6 processes over a sparse graph; two are killed, one joins late
 	@$(BIN)/commonweight demo-diloco $(ARGS)
@@ -65,3 +76,61 @@ bench-diloco: setup ## measure quality per byte (ARGS="--config full" for every 
 
 faults-diloco: setup ## kill -9 a member of a swarm every 10 s over 10 minutes (ARGS="--minutes 2")
 	@$(BIN)/python tests/benchmarks/faults_diloco.py $(ARGS)
+
+# TOPLOC: figures beside the published package, and fuzzing
+
+RUNS ?= 200000
+TARGETS ?= header meta leaves spec task_file evidence update manifest opening proofs package_face sketch state
+SITE = $(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")
+
+bench-toploc: setup build/bench-venv/toploc ## measure verification beside toploc 0.1.6 (ARGS="parity speed cost ...")
+	@OMP_NUM_THREADS=1 build/bench-venv/bin/python -m tests.benchmarks.toploc $(ARGS)
+
+# The package's wheel does not import under this torch, so it is built from source, in an environment of its own.
+build/bench-venv/toploc:
+	@echo "building toploc 0.1.6 from source: some minutes of work, once"
+	@$(BIN)/python -m venv build/bench-venv
+	@echo "import site; site.addsitedir('$(SITE)')" > $$(build/bench-venv/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/project.pth
+	@build/bench-venv/bin/python -m pip install -q setuptools wheel ninja
+	@build/bench-venv/bin/python -m pip install -q --no-build-isolation --no-deps --no-binary toploc toploc==0.1.6
+	@touch $@
+
+fuzz: setup build/fuzz-venv/atheris ## fuzz every decoder (RUNS=10000000 TARGETS="proofs sketch" for a long run)
+	@for target in $(TARGETS); do OMP_NUM_THREADS=1 build/fuzz-venv/bin/python -m tests.fuzz $$target $(RUNS) || exit 1; done
+
+build/fuzz-venv/atheris:
+	@$(BIN)/python -m venv build/fuzz-venv
+	@echo "import site; site.addsitedir('$(SITE)')" > $$(build/fuzz-venv/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/project.pth
+	@build/fuzz-venv/bin/python -m pip install -q "atheris>=3,<4"
+	@touch $@
+
+# shardcast
+
+bench-shardcast: setup ## spreading and merging beside shardcast 0.3.2 (half an hour; ARGS="scale deltas" for some rows)
+	@OMP_NUM_THREADS=1 PYTHONPATH=.:offchain $(BIN)/python -m tests.benchmarks.shardcast $(ARGS)
+
+# contracts
+
+test-deep: setup ## 100,000 runs per property and 1,000,000 calls per invariant (hours)
+	@FOUNDRY_PROFILE=deep $(NODE)/forge test $(ARGS)
+
+coverage-contracts: setup ## line and branch coverage of the contracts
+	@$(BIN)/python scripts/coverage.py
+
+mutation: setup ## kill mutants of the contracts (ARGS="--limit 40 --seed 1")
+	@$(BIN)/python scripts/mutation.py $(ARGS)
+
+slither: setup ## static analysis of the contracts, in an environment of its own
+	@$(BIN)/python scripts/static.py
+
+gas: setup ## gas of every contract test against the snapshot, 2 % allowed
+	@$(NODE)/forge snapshot --snap tests/contracts/gas-snapshot --check --tolerance 2 --no-match-contract "InvariantsTest|AttacksTest" --no-match-test "test_floor|test_lanes|test_trimming|test_noise"
+
+gas-accept: setup ## accept the gas of every contract test as the new snapshot
+	@$(NODE)/forge snapshot --snap tests/contracts/gas-snapshot --no-match-contract "InvariantsTest|AttacksTest" --no-match-test "test_floor|test_lanes|test_trimming|test_noise"
+
+bench-contracts: setup ## gas per call on Anvil against the targets and the peer
+	@$(BIN)/python tests/benchmarks/bench_contracts.py $(ARGS)
+
+verification-json: setup ## standard-JSON input of every contract for block explorers, in build/verification
+	@$(BIN)/python scripts/verification.py

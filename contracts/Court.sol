@@ -4,12 +4,30 @@ pragma solidity 0.8.37;
 import {ICourt} from "./interfaces/ICourt.sol";
 import {IAsker, IPanel} from "./interfaces/IPanel.sol";
 import {ITasks} from "./interfaces/ITasks.sol";
-import {Cast, Dispute, State, Votes} from "./libraries/Types.sol";
+import {IVault} from "./interfaces/IVault.sol";
+import {Exact} from "./libraries/Exact.sol";
+import {
+    Appeal,
+    BURN,
+    Cast,
+    Dispute,
+    Header,
+    JuryTerms,
+    Opening,
+    Phase,
+    State,
+    Votes
+} from "./libraries/Types.sol";
 
-/// Decides one small question at a time: is this leaf of this work bad, is this merge wrong?
-/// A guilty verdict needs a strict majority of ALL seats, so silence acquits (keeps I6).
-/// Jurors stake and earn nothing here; a leaf without data can at most be SOFT, because that is a matter of opinion.
+/// Decides one small question at a time: is this leaf of this work bad?
+/// The accused, or anybody for him, shows the leaf; silence concedes. Then juries of 7, 15, 31 and all seats vote, each drawn
+/// afresh and each called by a bond twice as high. A majority decides the pay, two thirds of at least five votes decide the
+/// slash, and a jury that says nothing acquits (keeps I6, I8). Leaves without data are SOFT at most: a matter of opinion.
 contract Court is ICourt, IAsker {
+    uint256 public constant MIN_JURY = 5;
+    uint8 private constant LAST = 3;
+
+    IVault public immutable vault;
     IPanel public immutable panel;
     ITasks public immutable tasks;
 
@@ -18,6 +36,7 @@ contract Court is ICourt, IAsker {
     mapping(uint256 poll => uint256 dispute) public disputeOfPoll;
     /// One dispute per (task, round, slot, tree, leaf); key = keccak256(abi.encode of these).
     mapping(bytes32 key => uint256 dispute) public disputeOf;
+    mapping(uint256 id => mapping(uint256 level => Appeal)) private _appeals;
 
     event Filed(
         uint256 indexed dispute,
@@ -25,19 +44,28 @@ contract Court is ICourt, IAsker {
         uint256 indexed round,
         uint256 slot,
         uint8 tree,
-        uint32 leaf,
-        uint256 poll
+        uint32 leaf
     );
+    event Answered(uint256 indexed dispute, address by);
+    event Convened(uint256 indexed dispute, uint8 level, uint256 poll);
+    event Verdict(
+        uint256 indexed dispute, uint8 level, State outcome, uint256 hard, uint256 soft, uint256 innocent
+    );
+    event Appealed(uint256 indexed dispute, uint8 level, address by, uint256 bond);
     event Ruled(uint256 indexed dispute, State outcome, uint256 guilty, uint256 innocent);
 
     error NotTasks(address caller);
     error NotPanel(address caller);
     error UnknownDispute(uint256 dispute);
-    error AlreadyRuled(uint256 dispute, State outcome);
-    error StillVoting(uint256 dispute, uint40 revealEnd);
+    error WrongPhase(uint256 dispute, Phase phase);
+    error StillVoting(uint256 dispute, uint256 until);
+    error AnswerOver(uint256 dispute, uint256 until);
+    error AppealOver(uint256 dispute, uint256 until);
+    error WrongHeader(bytes32 root, bytes32 given);
     error NotRuled(uint256 dispute);
 
-    constructor(IPanel panel_, ITasks tasks_) {
+    constructor(IVault vault_, IPanel panel_, ITasks tasks_) {
+        vault = vault_;
         panel = panel_;
         tasks = tasks_;
     }
@@ -47,36 +75,74 @@ contract Court is ICourt, IAsker {
         external
         returns (uint256 id, bool fresh)
     {
-        _onlyTasks();
+        if (msg.sender != address(tasks)) revert NotTasks(msg.sender);
         bytes32 key = keccak256(abi.encode(task, round, slot, tree, leaf));
         id = disputeOf[key];
         if (id != 0) return (id, false);
-        id = _open(task, round, slot, tree, leaf, false);
+        id = ++disputes;
         disputeOf[key] = id;
+        Dispute storage d = _disputes[id];
+        (d.task, d.round, d.slot) = (Cast.u40(task), Cast.u16(round), Cast.u16(slot));
+        (d.tree, d.leaf) = (tree, leaf);
+        emit Filed(id, task, round, slot, tree, leaf);
         return (id, true);
     }
 
-    /// Tasks files the accusation that the round's proposal is not the merge of its mask.
-    function fileMerge(uint256 task, uint256 round) external returns (uint256 id) {
-        _onlyTasks();
-        return _open(task, round, 0, 0, 0, true);
+    /// Anyone answers for the accused by showing the header and the leaf; that calls the first jury. It costs no bond.
+    /// An accusation of a leaf that the work does not have is void.
+    function answer(uint256 id, Header calldata h, Opening calldata leaf) external {
+        Dispute storage d = _in(id, Phase.FILED);
+        (bytes32 root, uint256 until) = tasks.accused(d.task, d.round, d.slot);
+        if (block.timestamp >= until) revert AnswerOver(id, until);
+        bytes32 given = Exact.rootOf(h);
+        if (given != root) revert WrongHeader(root, given);
+        emit Answered(id, msg.sender);
+        if (d.leaf != Votes.WITHHELD && !Exact.shown(h, d.tree, d.leaf, leaf)) {
+            (d.phase, d.outcome) = (Phase.RULED, State.VALID);
+            return;
+        }
+        _convene(id, d);
     }
 
-    /// Anyone, once the jury's poll is over (and, for a work, the poll that accused it).
+    /// Anyone turns the crank: an accusation that nobody answered is conceded, a jury whose poll is over has ruled, and a
+    /// ruling that nobody appealed in time is final.
     function rule(uint256 id) external {
         Dispute storage d = _disputes[id];
-        if (d.poll == 0) revert UnknownDispute(id);
-        if (d.outcome != State.NONE) revert AlreadyRuled(id, d.outcome);
-        (, uint40 revealEnd) = panel.ends(d.poll);
-        if (block.timestamp < revealEnd) revert StillVoting(id, revealEnd);
-        uint256 guilty = uint256(d.hard) + d.soft;
-        State outcome_ = State.VALID;
-        if (2 * guilty > panel.seatsAt(d.poll)) outcome_ = d.hard >= d.soft ? State.HARD : State.SOFT;
-        if (outcome_ == State.HARD && !d.merge && d.leaf == Votes.WITHHELD) outcome_ = State.SOFT;
-        d.outcome = outcome_;
-        emit Ruled(id, outcome_, guilty, d.innocent);
-        if (d.merge) tasks.resolveMerge(d.task, d.round, outcome_);
-        else tasks.resolve(d.task, d.round, d.slot, outcome_);
+        if (d.phase == Phase.FILED) {
+            _concede(id, d);
+        } else if (d.phase == Phase.JURY) {
+            // slither-disable-next-line unused-return
+            (, uint40 revealEnd) = panel.ends(d.poll);
+            if (block.timestamp < revealEnd) revert StillVoting(id, revealEnd);
+            d.outcome = _counted(d);
+            emit Verdict(id, d.level, d.outcome, d.hard, d.soft, d.innocent);
+            d.phase = Phase.RULED;
+            if (d.level < LAST && panel.seatsAt(d.poll) > want(d.level)) {
+                d.ruledAt = Cast.u40(block.timestamp);
+                return;
+            }
+        } else if (d.phase == Phase.RULED) {
+            uint256 until = _appealEnd(d);
+            if (block.timestamp < until) revert StillVoting(id, until);
+        } else {
+            revert WrongPhase(id, d.phase);
+        }
+        _end(id, d);
+    }
+
+    /// Anyone, bonded, has a ruling judged again by a larger jury. The bond comes back when the outcome changes.
+    function appeal(uint256 id) external {
+        Dispute storage d = _in(id, Phase.RULED);
+        uint256 until = _appealEnd(d);
+        if (block.timestamp >= until) revert AppealOver(id, until);
+        d.level += 1;
+        d.ruledAt = 0;
+        _appeals[id][d.level] = Appeal(msg.sender, d.outcome);
+        d.outcome = State.NONE;
+        uint256 bond = appealBond(id, d.level);
+        emit Appealed(id, d.level, msg.sender, bond);
+        vault.lock(msg.sender, bytes32(id), bond);
+        _convene(id, d);
     }
 
     /// Counts a juror's vote. Total (keeps I18).
@@ -92,46 +158,109 @@ contract Court is ICourt, IAsker {
         return true;
     }
 
-    /// Jurors neither earn nor lose in this version.
-    function settleVote(uint256 poll, uint256, address)
+    /// Pays the jurors of the last jury who voted as the dispute ended, from the appeal bonds that were lost.
+    function settleVote(uint256 poll, uint256 vote, address owner)
         external
-        view
         returns (uint256 paid, address wronged)
     {
+        if (msg.sender != address(panel)) revert NotPanel(msg.sender);
         uint256 id = disputeOfPoll[poll];
-        if (_disputes[id].outcome == State.NONE) revert NotRuled(id);
-        return (0, address(0));
+        Dispute storage d = _disputes[id];
+        if (d.phase != Phase.FINAL) revert NotRuled(id);
+        uint32 v = Votes.verdict(vote);
+        bool counted = Votes.item(vote) == 0 && (v <= 1 || v == Votes.WITHHELD);
+        if (!counted || poll != d.poll || (v == 0) != (d.outcome == State.VALID)) return (0, address(0));
+        paid = d.share;
+        if (paid != 0) vault.pay(bytes32(id), owner, paid);
     }
 
     function outcome(uint256 poll, uint256) external view returns (bool isFinal, State verdict) {
-        verdict = _disputes[disputeOfPoll[poll]].outcome;
-        return (verdict != State.NONE, verdict);
+        Dispute storage d = _disputes[disputeOfPoll[poll]];
+        return (d.phase == Phase.FINAL, d.outcome);
     }
 
     function dispute(uint256 id) external view returns (Dispute memory) {
         return _disputes[id];
     }
 
-    function _open(uint256 task, uint256 round, uint256 slot, uint8 tree, uint32 leaf, bool merge)
-        private
-        returns (uint256 id)
-    {
-        (uint24 sealT, uint24 revealT) = tasks.windows(task);
-        uint256 poll = panel.open(sealT, revealT, type(uint16).max, 0);
-        id = ++disputes;
-        disputeOfPoll[poll] = id;
-        Dispute storage d = _disputes[id];
-        d.task = Cast.u40(task);
-        d.round = Cast.u16(round);
-        d.slot = Cast.u16(slot);
-        d.tree = tree;
-        d.leaf = leaf;
-        d.poll = Cast.u32(poll);
-        d.merge = merge;
-        emit Filed(id, task, round, slot, tree, leaf, poll);
+    function appealOf(uint256 id, uint256 level) external view returns (Appeal memory) {
+        return _appeals[id][level];
     }
 
-    function _onlyTasks() private view {
-        if (msg.sender != address(tasks)) revert NotTasks(msg.sender);
+    /// Expected jurors of a level.
+    function want(uint256 level) public pure returns (uint16) {
+        return level == LAST ? type(uint16).max : uint16((8 << level) - 1);
+    }
+
+    /// What calling the jury of a level costs whoever turns out to be wrong: half a work's bond, doubling.
+    function appealBond(uint256 id, uint256 level) public view returns (uint256) {
+        return (uint256(_terms(_disputes[id]).bond) << level) / 4;
+    }
+
+    function _in(uint256 id, Phase phase) private view returns (Dispute storage d) {
+        if (id == 0 || id > disputes) revert UnknownDispute(id);
+        d = _disputes[id];
+        if (d.phase != phase) revert WrongPhase(id, d.phase);
+    }
+
+    function _terms(Dispute storage d) private view returns (JuryTerms memory) {
+        return tasks.juryTerms(d.task);
+    }
+
+    function _convene(uint256 id, Dispute storage d) private {
+        JuryTerms memory j = _terms(d);
+        uint256 poll = panel.open(j.sealT, j.revealT, want(d.level), d.level == 0 ? 0 : j.riskMin);
+        disputeOfPoll[poll] = id;
+        d.poll = Cast.u32(poll);
+        (d.hard, d.soft, d.innocent) = (0, 0, 0);
+        d.phase = Phase.JURY;
+        emit Convened(id, d.level, poll);
+    }
+
+    function _concede(uint256 id, Dispute storage d) private {
+        if (id == 0 || id > disputes) revert UnknownDispute(id);
+        // slither-disable-next-line unused-return
+        (, uint256 until) = tasks.accused(d.task, d.round, d.slot);
+        if (block.timestamp < until) revert StillVoting(id, until);
+        d.outcome = d.leaf == Votes.WITHHELD ? State.SOFT : State.HARD;
+    }
+
+    /// I8: a majority takes the pay, two thirds of at least MIN_JURY votes take the bond, no votes take nothing.
+    function _counted(Dispute storage d) private view returns (State) {
+        (uint256 hard, uint256 guilty) = (d.hard, uint256(d.hard) + d.soft);
+        uint256 all = guilty + d.innocent;
+        if (guilty <= d.innocent) return State.VALID;
+        bool slash = all >= MIN_JURY && 3 * hard >= 2 * all && d.leaf != Votes.WITHHELD;
+        return slash ? State.HARD : State.SOFT;
+    }
+
+    function _appealEnd(Dispute storage d) private view returns (uint256) {
+        return d.ruledAt == 0 ? 0 : uint256(d.ruledAt) + _terms(d).openT;
+    }
+
+    function _end(uint256 id, Dispute storage d) private {
+        d.phase = Phase.FINAL;
+        uint256 guilty = uint256(d.hard) + d.soft;
+        emit Ruled(id, d.outcome, guilty, d.innocent);
+        uint256 lost = 0;
+        for (uint256 level = 1; level <= d.level; level++) {
+            if (_appeals[id][level].against == d.outcome) lost += appealBond(id, level);
+        }
+        uint256 jurors = d.outcome == State.VALID ? d.innocent : guilty;
+        uint256 share = jurors == 0 ? 0 : lost / 2 / jurors;
+        d.share = Cast.u96(share);
+        _refund(id, d);
+        // Half of the lost appeal bonds is for the jurors who voted as it ended, the rest is burnt (keeps I9).
+        // slither-disable-next-line divide-before-multiply
+        if (lost != 0) vault.pay(bytes32(id), BURN, lost - share * jurors);
+        tasks.resolve(d.task, d.round, d.slot, d.outcome);
+    }
+
+    /// The bonds of the appeals that changed the outcome go back.
+    function _refund(uint256 id, Dispute storage d) private {
+        for (uint256 level = 1; level <= d.level; level++) {
+            Appeal storage a = _appeals[id][level];
+            if (a.against != d.outcome) vault.pay(bytes32(id), a.by, appealBond(id, level));
+        }
     }
 }

@@ -51,6 +51,7 @@ contract Panel is IPanel {
     event Voted(uint256 indexed poll, uint256 indexed seat, uint256 vote, bool counted);
     event Settled(uint256 indexed poll, uint256 indexed seat, uint256 paid, uint256 lost);
     event Forfeited(uint256 indexed poll, uint256 indexed seat, uint256 lost);
+    event Leaked(uint256 indexed poll, uint256 indexed seat, address by, uint256 lost);
 
     error NotAsker(address caller);
     error NotSeatOwner(uint256 seat, address caller);
@@ -223,6 +224,22 @@ contract Panel is IPanel {
         vault.pay(bytes32(seatId), BURN, lost);
     }
 
+    /// Whoever knows a seat's votes before sealing ends takes half of what backs them; the rest is burnt. So a seat that
+    /// shows its votes to anybody trusts him with its stake, and votes cannot be sold. The seat seals nothing else here.
+    function leak(uint256 pollId, uint256 seatId, uint256[] calldata votes, bytes32 salt) external {
+        Poll storage p = _poll(pollId);
+        if (block.timestamp >= p.sealEnd) revert SealOver(pollId, p.sealEnd);
+        _opened(pollId, seatId, votes, salt);
+        sealedOf[pollId][seatId] = PRESENT; // no votes, and no hash that opens it
+        p.sealedCount -= 1;
+        uint256 lost = votes.length * p.risk;
+        emit Leaked(pollId, seatId, msg.sender, lost);
+        if (lost == 0) return;
+        _seats[seatId].reserved -= Cast.u96(lost);
+        vault.pay(bytes32(seatId), msg.sender, lost / 2);
+        vault.pay(bytes32(seatId), BURN, lost - lost / 2);
+    }
+
     // ---------------------------------------------------------------------------------------------- views
 
     function seat(uint256 id) external view returns (Seat memory) {
@@ -240,6 +257,11 @@ contract Panel is IPanel {
 
     function seatsAt(uint256 id) external view returns (uint24) {
         return _polls[id].seats;
+    }
+
+    /// 0 while nobody needed it.
+    function seedOf(uint256 id) external view returns (bytes32) {
+        return _polls[id].seed;
     }
 
     // ------------------------------------------------------------------------------------------ internals
@@ -272,13 +294,13 @@ contract Panel is IPanel {
         return uint256(sha256(abi.encode(s, item, seatId))) % n < want;
     }
 
-    /// An accept counts when the seat is drawn; a reject counts always, it is bonded.
+    /// A drawn seat's vote counts; so does every reject of a work, because it is bonded.
     function _counts(uint256 pollId, Poll storage p, uint256 seatId, uint256 vote)
         private
         view
         returns (bool)
     {
-        return Votes.verdict(vote) != 0 || _drawn(pollId, p, Votes.item(vote), seatId);
+        return (p.asker == tasks && Votes.verdict(vote) != 0) || _drawn(pollId, p, Votes.item(vote), seatId);
     }
 
     function _seedFrom(bytes32 hash, uint256 pollId) private pure returns (bytes32) {

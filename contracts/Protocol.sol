@@ -18,7 +18,7 @@ contract Protocol {
     Tasks public immutable tasks;
     Court public immutable court;
 
-    error Miswired(uint256 nonce, address expected, address got);
+    error Miswired(address panelAt, address tasksAt, address courtAt);
 
     constructor(IERC20 token, uint96 seatStake, uint40 exitDelay, uint96 riskMin) {
         address panelAt = _created(2);
@@ -27,10 +27,10 @@ contract Protocol {
         vault = new Vault(token, panelAt, tasksAt, courtAt);
         panel = new Panel(IVault(address(vault)), tasksAt, courtAt, seatStake, exitDelay);
         tasks = new Tasks(IVault(address(vault)), IPanel(panelAt), ICourt(courtAt), riskMin);
-        court = new Court(IPanel(panelAt), ITasks(tasksAt));
-        if (address(panel) != panelAt) revert Miswired(2, panelAt, address(panel));
-        if (address(tasks) != tasksAt) revert Miswired(3, tasksAt, address(tasks));
-        if (address(court) != courtAt) revert Miswired(4, courtAt, address(court));
+        court = new Court(IVault(address(vault)), IPanel(panelAt), ITasks(tasksAt));
+        if (address(panel) != panelAt || address(tasks) != tasksAt || address(court) != courtAt) {
+            revert Miswired(panelAt, tasksAt, courtAt);
+        }
     }
 
     /// The address that this contract's creation number `nonce` (1..127) gets: keccak of RLP([this, nonce]).

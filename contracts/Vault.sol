@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
 import {IVault} from "./interfaces/IVault.sol";
@@ -20,15 +21,19 @@ contract Vault is IVault, ReentrancyGuard {
     uint256 public owed;
     mapping(address who => uint256) public free;
     mapping(address module => mapping(bytes32 id => uint256)) public pot;
+    /// Where somebody's withdrawals go; 0: to himself.
+    mapping(address who => address) public payout;
 
     event Deposited(address indexed who, uint256 amount);
     event Withdrawn(address indexed who, uint256 amount);
+    event PayoutSet(address indexed who, address indexed cold);
     event Locked(address indexed module, bytes32 indexed id, address indexed from, uint256 amount);
     event Paid(address indexed module, bytes32 indexed id, address indexed to, uint256 amount);
     event Shifted(
         address indexed module, bytes32 indexed id, address indexed toModule, bytes32 toId, uint256 amount
     );
 
+    error NotPayout(address caller, address needs);
     error NotModule(address caller);
     error ShortFree(address who, uint256 has, uint256 needs);
     error ShortPot(address module, bytes32 id, uint256 has, uint256 needs);
@@ -40,8 +45,16 @@ contract Vault is IVault, ReentrancyGuard {
         court = court_;
     }
 
+    /// Deposits with the caller's signature instead of an approval. Somebody else may have used it first; that is fine.
+    function depositWithPermit(uint256 amount, uint256 deadline, uint8 v, bytes32 r, bytes32 s) external {
+        if (token.allowance(msg.sender, address(this)) < amount) {
+            IERC20Permit(address(token)).permit(msg.sender, address(this), amount, deadline, v, r, s);
+        }
+        deposit(amount);
+    }
+
     /// Credits what really arrived, so a token that takes a fee cannot make the Vault owe more than it has.
-    function deposit(uint256 amount) external nonReentrant {
+    function deposit(uint256 amount) public nonReentrant {
         uint256 before = token.balanceOf(address(this));
         token.safeTransferFrom(msg.sender, address(this), amount);
         uint256 arrived = token.balanceOf(address(this)) - before;
@@ -54,7 +67,17 @@ contract Vault is IVault, ReentrancyGuard {
         _debit(msg.sender, amount);
         owed -= amount;
         emit Withdrawn(msg.sender, amount);
-        token.safeTransfer(msg.sender, amount);
+        address cold = payout[msg.sender];
+        token.safeTransfer(cold == address(0) ? msg.sender : cold, amount);
+    }
+
+    /// Sends all later withdrawals of `who` to a cold address. Only that address can change it again, so a stolen hot key
+    /// can spend its owner's tokens on bonds but never carry them off.
+    function setPayout(address who, address cold) external {
+        address needs = payout[who] == address(0) ? who : payout[who];
+        if (msg.sender != needs) revert NotPayout(msg.sender, needs);
+        payout[who] = cold;
+        emit PayoutSet(who, cold);
     }
 
     /// A module locks what its own caller promised: `from` is that module's msg.sender (I2).

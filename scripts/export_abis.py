@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "offchain" / "commonweight" / "chain" / "abi"
 CONTRACTS = ("Vault", "Panel", "Tasks", "Court", "Protocol", "TestToken")
+# External libraries, in an order in which each comes after those that it is linked to.
+LIBRARIES = ("Exact", "Terms", "Leases", "Merges")
 # What a deployment calls its reward token, whichever contract that is: the interface without code.
 TOKEN = "Token"
 MAX_RUNTIME = 24_576
@@ -51,16 +54,31 @@ def compile_contracts() -> Path:
     return ROOT / Path(json.loads(config.stdout)["out"])
 
 
+def unlinked(code: dict[str, Any]) -> tuple[bytes, dict[str, list[int]]]:
+    """Bytecode with zeros where a library's address belongs, and where that is: library to byte offsets."""
+    places = {
+        library: sorted(place["start"] for place in found)
+        for file in code.get("linkReferences", {}).values()
+        for library, found in file.items()
+    }
+    text = re.sub(r"__\$[0-9a-f]{34}\$__", "0" * 40, code["object"].removeprefix("0x"))
+    return bytes.fromhex(text), places
+
+
 def packaged(name: str, artifact: dict[str, Any]) -> dict[str, Any]:
-    """The packaged form of one compiled contract. The runtime hash is of the code with its immutables zero."""
-    code = bytes.fromhex(artifact["bytecode"]["object"].removeprefix("0x"))
-    runtime = bytes.fromhex(artifact["deployedBytecode"]["object"].removeprefix("0x"))
+    """The packaged form of one compiled contract.
+
+    The runtime hash is of the code with its immutables and its libraries' addresses zero.
+    """
+    code, places = unlinked(artifact["bytecode"])
+    runtime, _ = unlinked(artifact["deployedBytecode"])
     if len(runtime) > MAX_RUNTIME or len(code) > MAX_INITCODE:
         sys.exit(f"export_abis: {name} is too large for a chain: {len(runtime)} / {len(code)} bytes")
     return {
         "contractName": name,
         "abi": artifact["abi"],
         "bytecode": "0x" + code.hex(),
+        "links": places,
         "deployedBytecode": {
             "size": len(runtime),
             "sha256": hashlib.sha256(runtime).hexdigest(),
@@ -88,7 +106,7 @@ def text(entry: dict[str, Any]) -> str:
 def files(out: Path) -> dict[str, str]:
     """File name to content, for every packaged contract."""
     made = {}
-    for name in CONTRACTS:
+    for name in (*CONTRACTS, *LIBRARIES):
         artifact = json.loads((out / f"{name}.sol" / f"{name}.json").read_text())
         made[f"{name}.json"] = text(packaged(name, artifact))
         if name == "TestToken":

@@ -6,5 +6,4 @@ interface ICourt {
     function file(uint256 task, uint256 round, uint256 slot, uint8 tree, uint32 leaf)
         external
         returns (uint256 dispute, bool fresh);
-    function fileMerge(uint256 task, uint256 round) external returns (uint256 dispute);
 }

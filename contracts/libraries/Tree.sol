@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {Opening} from "./Types.sol";
+
 /// The one Merkle tree: SHA-256, 1 KiB leaves, an odd last node is promoted, the root binds the byte length.
 library Tree {
     uint256 internal constant LEAF = 1024;
@@ -10,10 +12,6 @@ library Tree {
     function leafHash(bytes memory data) internal pure returns (bytes32) {
         if (data.length != LEAF) revert BadLeafSize(data.length);
         return sha256(bytes.concat(hex"00", data));
-    }
-
-    function nodeHash(bytes32 left, bytes32 right) internal pure returns (bytes32) {
-        return sha256(bytes.concat(hex"01", left, right));
     }
 
     function rootHash(uint64 length, bytes32 top) internal pure returns (bytes32) {
@@ -27,24 +25,52 @@ library Tree {
         return rootHash(uint64(length), leafHash(bytes.concat(artifact, new bytes(LEAF - length))));
     }
 
-    /// True when `data` is leaf `index` of the artifact of `length` bytes named by `root`.
-    function verify(bytes32 root, uint64 length, uint256 index, bytes memory data, bytes32[] memory proof)
+    function leaves(uint64 length) internal pure returns (uint256) {
+        return (uint256(length) + LEAF - 1) / LEAF;
+    }
+
+    /// True when `opening` is leaf `index` of the artifact of `length` bytes named by `root`.
+    function verify(bytes32 root, uint64 length, uint256 index, Opening calldata opening)
         internal
-        pure
+        view
         returns (bool)
     {
-        uint256 width = (uint256(length) + LEAF - 1) / LEAF;
+        bytes calldata data = opening.data;
+        bytes32[] calldata path = opening.path;
+        uint256 width = leaves(length);
         if (index >= width || data.length != LEAF) return false;
-        bytes32 top = leafHash(data);
+        bytes32 top = _leaf(data);
         uint256 used = 0;
         for (; width > 1; width = (width + 1) >> 1) {
             if (index & 1 == 1 || index + 1 < width) {
-                if (used == proof.length) return false;
-                bytes32 sibling = proof[used++];
-                top = index & 1 == 1 ? nodeHash(sibling, top) : nodeHash(top, sibling);
+                if (used == path.length) return false;
+                bytes32 sibling = path[used++];
+                top = index & 1 == 1 ? _node(sibling, top) : _node(top, sibling);
             }
             index >>= 1;
         }
-        return used == proof.length && rootHash(length, top) == root;
+        return used == path.length && rootHash(length, top) == root;
+    }
+
+    /// The hash of a leaf in calldata. Uses memory behind the free pointer without keeping it.
+    function _leaf(bytes calldata data) private view returns (bytes32 hash) {
+        assembly ("memory-safe") {
+            let spot := mload(0x40)
+            mstore8(spot, 0)
+            calldatacopy(add(spot, 1), data.offset, 1024)
+            if iszero(staticcall(gas(), 2, spot, 1025, 0, 32)) { revert(0, 0) }
+            hash := mload(0)
+        }
+    }
+
+    function _node(bytes32 left, bytes32 right) private view returns (bytes32 hash) {
+        assembly ("memory-safe") {
+            let spot := mload(0x40)
+            mstore8(spot, 1)
+            mstore(add(spot, 1), left)
+            mstore(add(spot, 33), right)
+            if iszero(staticcall(gas(), 2, spot, 65, 0, 32)) { revert(0, 0) }
+            hash := mload(0)
+        }
     }
 }

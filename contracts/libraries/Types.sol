@@ -16,13 +16,24 @@ struct Params {
     uint16 want; //            expected committee size
     uint8 quorum; // slot 2: accepts needed to enter the merge
     uint8 lag; //              round r trains from the model that round r - lag left
-    uint16 decoyOneIn; //      reserved, must be 0
+    uint16 decoyOneIn; //      one work in so many is a decoy; 0 = none
     uint24 claimT;
     uint24 trainT;
     uint24 sealT;
     uint24 revealT;
     uint24 openT;
     uint24 aggT;
+}
+
+/// How accepted updates are merged: a mean, trimmed when `trim` > 0, then Nesterov momentum, all in integers.
+struct MergeRule {
+    uint64 length; // bytes of a model's weights in whole leaves; a version is weights, then momentum: twice that
+    uint8 shift; //   an update's lane times 2**shift is in units of the weights
+    uint8 trim; //    percent of the updates that are dropped at either end of a lane, 0..49
+    uint16 lrNum;
+    uint16 lrDen;
+    uint16 momentumNum;
+    uint16 momentumDen;
 }
 
 /// What one work commits to; `workRoot` is the Tree root of the artifact abi.encode(Header).
@@ -44,7 +55,8 @@ enum State {
     VALID,
     SOFT,
     HARD,
-    EXPIRED
+    EXPIRED,
+    DECOY
 }
 
 struct Task {
@@ -68,8 +80,11 @@ struct Round {
     uint32 poll; //      0 until the works are checked
     uint40 decidedAt; // when `undecided` last fell to 0, or the round ended without works
     address proposer; // slot 1
-    uint40 movedAt; //   when the proposal was made, dropped or settled
-    uint32 contest; //   dispute over the live proposal
+    uint40 movedAt; //   when the proposal was made, contested, cleared, dropped or settled
+    uint32 contest; //   which lane of the live proposal has to be shown: (leaf << 8 | lane) + 1; 0 = none
+    uint8 gone; //       leases given back; they count in `claimed`
+    uint8 late; //       works that entered late, at slots 255, 254, ..; they do not count in `claimed`
+    uint8 merged; //     works in the mask
     address challenger; // slot 2
     bytes32 seed; // slot 3: decides the data of every lease
     uint256 mask; // slot 4: works that enter the merge
@@ -109,18 +124,79 @@ struct Poll {
     uint96 risk; //      what each vote stakes
 }
 
+enum Phase {
+    FILED, // waits for the leaf to be shown
+    JURY, //  the jury of this level votes
+    RULED, // its ruling can be appealed
+    FINAL
+}
+
 struct Dispute {
     uint40 task; // slot 0
     uint16 round;
     uint16 slot;
     uint8 tree;
     uint32 leaf;
-    uint32 poll;
+    uint32 poll; //      the jury's poll; 0 before there is one
     State outcome; //    NONE until ruled, then VALID, SOFT or HARD
-    bool merge; //       about the round's proposal, not about a work
-    uint24 hard;
+    Phase phase;
+    uint8 level; //      of the jury, 0..3
+    uint24 hard; //      votes of that jury
     uint24 soft;
     uint24 innocent;
+    uint40 ruledAt; // slot 1: when that jury ruled; 0 when its ruling cannot be appealed
+    uint96 share; //     of lost appeal bonds, for each juror who voted as it ended
+}
+
+/// What the Court needs of a task.
+struct JuryTerms {
+    uint24 sealT;
+    uint24 revealT;
+    uint24 openT;
+    uint96 bond;
+    uint96 riskMin;
+}
+
+/// A bonded appeal against an outcome.
+struct Appeal {
+    address by;
+    State against;
+}
+
+/// One leaf of an artifact with its Merkle path.
+struct Opening {
+    bytes data;
+    bytes32[] path;
+}
+
+/// Everything that decides one lane of a merge: leaf `leaf` of the proposed version, the leaves of the same lane in the
+/// base version and in each accepted update, ascending by slot, with the headers that name the updates.
+struct MergeProof {
+    uint32 leaf;
+    uint8 lane;
+    Opening proposed;
+    Opening weights; // not read when `leaf` is one of the momentum's
+    Opening momentum;
+    Header[] headers;
+    Opening[] updates;
+}
+
+/// Shows that the mandatory trajectory's activation proof is the secret's noise.
+struct DecoyProof {
+    Opening trajectory; // leaf of the mandatory index
+    uint64 length; //      bytes of the activation proof that it names
+    Opening proof; //      first leaf of that
+}
+
+/// The state of Tasks, in one place for the libraries that work on it.
+struct Store {
+    mapping(uint256 id => Task) tasks;
+    mapping(uint256 task => MergeRule) rules;
+    mapping(uint256 task => mapping(uint256 round => Round)) rounds;
+    mapping(uint256 task => mapping(uint256 round => mapping(uint256 slot => Work))) works;
+    /// Of a lease whose trainer will be late: until when it can enter the next round. Of a work that entered late: where
+    /// it was leased, (round << 16 | slot) + 1.
+    mapping(bytes32 pot => uint256) lateness;
 }
 
 /// A vote is item << 40 | tree << 32 | v, v = 0: accept, leaf + 1: that leaf is bad, WITHHELD: no data.

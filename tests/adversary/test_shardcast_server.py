@@ -13,11 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from eth_account import Account
 
 from commonweight.core import merkle
+from commonweight.shardcast.access import Doorkeeper
+from commonweight.shardcast.gossip import Rumours
 from commonweight.shardcast.limits import LIMITS
 from commonweight.shardcast.server import ArtifactServer
+from commonweight.shardcast.signing import Domain, sign_request
 from commonweight.shardcast.store import Store
+from commonweight.shardcast.writing import Inbox
 
 from ..shardcast_fuzz import ROUTES, case
 from ..shardcast_peers import blob
@@ -202,6 +207,25 @@ def test_slow_readers_do_not_hold_up_the_others(server: ArtifactServer) -> None:
     finally:
         for line in lines:
             line.close()
+
+
+def test_a_slow_signed_body_is_cut_off_in_time(tmp_path: Path) -> None:
+    """A body has a least rate, so a registered stranger cannot hold connections either."""
+    domain = Domain(31337, bytes(20))
+    limits = replace(SHORT, body_rate=1 << 20)
+    keeper = Doorkeeper(domain, bytes(20), lambda who: True, limits)
+    inbox = Inbox(Store(tmp_path), keeper, Rumours(domain, lambda who: True), limits=limits)
+    auth = sign_request(Account.create(), domain, bytes(20), "POST", "/v1/gossip", b"x" * 1000, time.time())
+    head = f"POST /v1/gossip HTTP/1.1\r\nHost: x\r\nAuthorization: {auth}\r\nContent-Length: 1000\r\n\r\nx"
+    with ArtifactServer(Store(tmp_path), "127.0.0.1", 0, limits=limits, inbox=inbox) as running:
+        started = time.monotonic()
+        assert until_closed(connect(running, head.encode())) == b""
+        assert 0.3 < time.monotonic() - started < 5
+        assert until_closed(connect(running, b"POST /v1/gossip HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(
+            b"HTTP/1.1 401"
+        )
+        huge = b"PUT /v1/x HTTP/1.1\r\nHost: x\r\nAuthorization: y\r\nContent-Length: 99999999\r\n\r\n"
+        assert until_closed(connect(running, huge)).startswith(b"HTTP/1.1 413")
 
 
 MALFORMED = [

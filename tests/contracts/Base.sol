@@ -10,7 +10,10 @@ import {Vault} from "../../contracts/Vault.sol";
 import {Tree} from "../../contracts/libraries/Tree.sol";
 import {
     BURN,
+    Dispute,
     Header,
+    MergeRule,
+    Opening,
     Params,
     Poll,
     Round,
@@ -25,6 +28,7 @@ interface Vm {
     function warp(uint256 timestamp) external;
     function roll(uint256 number) external;
     function prank(address sender) external;
+    function assume(bool holds) external pure;
     function expectRevert(bytes calldata data) external;
     function expectRevert(bytes4 selector) external;
     function expectPartialRevert(bytes4 selector) external;
@@ -33,14 +37,66 @@ interface Vm {
     function readFile(string calldata path) external view returns (string memory);
     function parseJsonBytes(string calldata json, string calldata key) external pure returns (bytes memory);
     function parseJsonUint(string calldata json, string calldata key) external pure returns (uint256);
+    function parseJsonInt(string calldata json, string calldata key) external pure returns (int256);
+    function parseJsonIntArray(string calldata json, string calldata key)
+        external
+        pure
+        returns (int256[] memory);
+    function snapshotState() external returns (uint256);
+    function revertToState(uint256 id) external returns (bool);
+    function sign(uint256 key, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
+    function addr(uint256 key) external pure returns (address);
     function parseJsonString(string calldata json, string calldata key) external pure returns (string memory);
     function parseJsonStringArray(string calldata json, string calldata key)
         external
         pure
         returns (string[] memory);
+    function parseUint(string calldata text) external pure returns (uint256);
     function parseBytes(string calldata text) external pure returns (bytes memory);
     function toString(uint256 value) external pure returns (string memory);
     function keyExistsJson(string calldata json, string calldata key) external view returns (bool);
+}
+
+/// Merkle trees as nodes build them.
+library Trees {
+    function root(bytes[] memory data) internal pure returns (bytes32) {
+        bytes32[] memory level = _hashes(data);
+        while (level.length > 1) {
+            level = _up(level);
+        }
+        return Tree.rootHash(uint64(1024 * data.length), level[0]);
+    }
+
+    function open(bytes[] memory data, uint256 index) internal pure returns (Opening memory o) {
+        o.data = data[index];
+        bytes32[] memory path = new bytes32[](40);
+        uint256 used = 0;
+        bytes32[] memory level = _hashes(data);
+        for (; level.length > 1; index >>= 1) {
+            if (index ^ 1 < level.length) path[used++] = level[index ^ 1];
+            level = _up(level);
+        }
+        o.path = new bytes32[](used);
+        for (uint256 i = 0; i < used; i++) {
+            o.path[i] = path[i];
+        }
+    }
+
+    function _hashes(bytes[] memory data) private pure returns (bytes32[] memory level) {
+        level = new bytes32[](data.length);
+        for (uint256 i = 0; i < data.length; i++) {
+            level[i] = Tree.leafHash(data[i]);
+        }
+    }
+
+    function _up(bytes32[] memory level) private pure returns (bytes32[] memory next) {
+        next = new bytes32[]((level.length + 1) / 2);
+        for (uint256 i = 0; i < next.length; i++) {
+            next[i] = 2 * i + 1 < level.length
+                ? sha256(bytes.concat(hex"01", level[2 * i], level[2 * i + 1]))
+                : level[2 * i];
+        }
+    }
 }
 
 /// A deployed protocol, a few people with tokens, and the usual moves of a round in one line each.
@@ -114,6 +170,9 @@ abstract contract Base {
         for (uint256 i = 0; i < taskPots.length; i++) {
             sum += vault.pot(address(tasks), taskPots[i]);
         }
+        for (uint256 i = 1; i <= court.disputes(); i++) {
+            sum += vault.pot(address(court), bytes32(i));
+        }
         eq(vault.owed(), sum, "owed is the sum of all balances and pots");
         eq(token.balanceOf(address(vault)), sum, "the vault holds what it owes");
     }
@@ -163,28 +222,66 @@ abstract contract Base {
         (p.claimT, p.trainT, p.sealT, p.revealT, p.openT, p.aggT) = (60, 100, 50, 40, 30, 20);
     }
 
+    function rule() internal pure virtual returns (MergeRule memory) {
+        return MergeRule(4096, 8, 0, 7, 10, 9, 10);
+    }
+
+    /// Slots beyond `slots` that relinquished and late works may use.
+    function spareSlots() internal pure virtual returns (uint256) {
+        return 0;
+    }
+
     function _publish(Params memory p) internal returns (uint256 t) {
+        bytes32 model = firstModel();
         vm.prank(publisher);
-        t = tasks.publish(p, keccak256("spec"), keccak256("model 0"), "http://localhost/spec");
+        t = tasks.publish(p, rule(), keccak256("spec"), model, "http://localhost/spec");
         taskPots.push(bytes32(t));
         for (uint256 r = 0; r < p.rounds; r++) {
-            for (uint256 s = 0; s < p.slots; s++) {
+            for (uint256 s = 0; s < p.slots + spareSlots(); s++) {
+                taskPots.push(tasks.potId(t, r, s));
+            }
+            for (uint256 s = 256 - spareSlots(); s < 256; s++) {
                 taskPots.push(tasks.potId(t, r, s));
             }
             taskPots.push(tasks.potId(t, r, type(uint16).max));
         }
     }
 
-    function secretOf(uint256 t, uint256 r, uint256 s) internal pure returns (bytes32) {
+    function secretOf(uint256 t, uint256 r, uint256 s) internal view virtual returns (bytes32) {
         return keccak256(abi.encode("secret", t, r, s));
     }
 
-    function headerOf(uint256 t, uint256 r, uint256 s) internal pure returns (Header memory) {
-        return
-            Header(keccak256("u"), 4096, keccak256("t"), 3, keccak256("s"), 5, keccak256(abi.encode(t, r, s)));
+    uint256 internal constant UPDATE_LEAVES = 4;
+    uint256 internal constant TRAJECTORIES = 9;
+    uint256 internal constant STEPS = 6;
+
+    function headerOf(uint256 t, uint256 r, uint256 s) internal view virtual returns (Header memory) {
+        return Header(
+            Trees.root(leavesOf(1, UPDATE_LEAVES)),
+            4096,
+            Trees.root(leavesOf(2, TRAJECTORIES)),
+            uint32(TRAJECTORIES),
+            Trees.root(leavesOf(3, STEPS)),
+            uint32(STEPS),
+            keccak256(abi.encode(t, r, s))
+        );
     }
 
-    function rootOf(uint256 t, uint256 r, uint256 s) internal pure returns (bytes32) {
+    /// The leaves of a work's tree: 1 update, 2 trajectories, 3 steps.
+    function leavesOf(uint8 tree, uint256 n) internal pure returns (bytes[] memory data) {
+        data = new bytes[](n);
+        for (uint256 i = 0; i < n; i++) {
+            data[i] = abi.encodePacked(keccak256(abi.encode(tree, i)), new bytes(992));
+        }
+    }
+
+    /// Leaf `i` of a work's tree with its path; of a tree that has no such leaf, nothing.
+    function leafOf(uint8 tree, uint256 i) internal pure returns (Opening memory) {
+        uint256 n = tree == 1 ? UPDATE_LEAVES : tree == 2 ? TRAJECTORIES : tree == 3 ? STEPS : 0;
+        return i < n ? Trees.open(leavesOf(tree, n), i) : Opening("", new bytes32[](0));
+    }
+
+    function rootOf(uint256 t, uint256 r, uint256 s) internal view returns (bytes32) {
         return Tree.single(abi.encode(headerOf(t, r, s)));
     }
 
@@ -203,6 +300,12 @@ abstract contract Base {
     function _open(uint256 t, uint256 r, uint256 s) internal {
         vm.prank(stranger);
         tasks.openSeal(t, r, s, secretOf(t, r, s), headerOf(t, r, s));
+    }
+
+    function _openFails(bytes memory error, uint256 t, uint256 r, uint256 s) internal {
+        (bytes32 secret, Header memory h) = (secretOf(t, r, s), headerOf(t, r, s));
+        vm.expectRevert(error);
+        tasks.openSeal(t, r, s, secret, h);
     }
 
     function _pass(uint256 seconds_) internal {
@@ -303,12 +406,43 @@ abstract contract Base {
         _mine(1);
     }
 
-    /// Seats 1..k vote `v` on a dispute; then anyone rules.
+    function leafFor(Dispute memory x) internal view virtual returns (Opening memory) {
+        return leafOf(x.tree, x.leaf);
+    }
+
+    function firstModel() internal virtual returns (bytes32) {
+        return keccak256("model 0");
+    }
+
+    /// Anyone shows what dispute `d` is about.
+    function _answer(uint256 d) internal {
+        Dispute memory x = court.dispute(d);
+        Header memory h = headerOf(x.task, x.round, x.slot);
+        Opening memory leaf = leafFor(x);
+        vm.prank(stranger);
+        court.answer(d, h, leaf);
+    }
+
+    /// Answered; then seats 1..k vote `v` in the jury, and anyone rules.
     function _judge(uint256 dispute, uint256 k, uint256 v) internal {
+        _answer(dispute);
+        _jury(dispute, k, v);
+    }
+
+    function _jury(uint256 dispute, uint256 k, uint256 v) internal {
         uint256 poll = court.dispute(dispute).poll;
         _mine(2);
         if (k != 0) _vote(poll, k, votes1(word(0, 0, v)));
         _toEnd(poll);
+        vm.prank(stranger);
+        court.rule(dispute);
+    }
+
+    /// Nobody answers in time.
+    function _concede(uint256 dispute) internal {
+        Dispute memory x = court.dispute(dispute);
+        (, uint256 until) = tasks.accused(x.task, x.round, x.slot);
+        if (block.timestamp < until) vm.warp(until);
         vm.prank(stranger);
         court.rule(dispute);
     }

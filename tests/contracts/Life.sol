@@ -1,13 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {Court} from "../../contracts/Court.sol";
 import {Panel} from "../../contracts/Panel.sol";
 import {Protocol} from "../../contracts/Protocol.sol";
-import {Beacon} from "../../contracts/libraries/Beacon.sol";
+import {Tasks} from "../../contracts/Tasks.sol";
+import {TestToken} from "../../contracts/TestToken.sol";
+import {Vault} from "../../contracts/Vault.sol";
+import {Exact} from "../../contracts/libraries/Exact.sol";
 import {
     BURN,
+    DecoyProof,
     Dispute,
+    Header,
+    MergeProof,
+    MergeRule,
+    Opening,
     Params,
+    Phase,
     Poll,
     Round,
     Seat,
@@ -16,7 +26,7 @@ import {
     Votes,
     Work
 } from "../../contracts/libraries/Types.sol";
-import {Base} from "./Base.sol";
+import {Base, Trees} from "./Base.sol";
 
 /// A guided life of the whole protocol: at each step it lists every move that the rules permit now, by its own reading
 /// of the rules, and makes one of them, drawn from a random number; sometimes nothing is done and time passes.
@@ -29,10 +39,15 @@ contract Life is Base {
         CLAIM,
         SUBMIT,
         OPEN,
+        DECOY,
+        RELINQUISH,
+        DEFER,
+        LATE,
         EXPIRE,
         TOUCH,
         PROPOSE,
         CONTEST,
+        PROVE,
         ADVANCE,
         SIT,
         EXIT,
@@ -40,9 +55,12 @@ contract Life is Base {
         TOP_UP,
         SEED,
         SEAL,
+        LEAK,
         REVEAL,
         SETTLE,
         FORFEIT,
+        ANSWER,
+        APPEAL,
         RULE,
         DEPOSIT,
         WITHDRAW,
@@ -60,6 +78,13 @@ contract Life is Base {
         WORK_SOFT,
         WORK_HARD,
         WORK_EXPIRED,
+        WORK_DECOY,
+        DECOY_ACCUSED,
+        RELINQUISHED,
+        DEFERRED,
+        ENTERED_LATE,
+        LATE_PAID,
+        LATE_MERGED,
         EXPIRED_UNSUBMITTED,
         EXPIRED_UNOPENED,
         ACQUITTED_OPENED,
@@ -67,8 +92,16 @@ contract Life is Base {
         DISPUTE_VALID,
         DISPUTE_SOFT,
         DISPUTE_HARD,
-        MERGE_KEPT,
-        MERGE_DROPPED,
+        DISPUTE_CONCEDED,
+        DISPUTE_VOID,
+        JURY_HARD,
+        APPEAL_WON,
+        APPEAL_LOST,
+        JUROR_PAID,
+        MERGE_CLEARED,
+        MERGE_REFUTED,
+        MERGE_REFUTED_CONTESTED,
+        MERGE_NOT_SHOWN,
         ROUND_MERGED,
         ROUND_SKIPPED,
         ROUND_EMPTY_MASK,
@@ -85,6 +118,8 @@ contract Life is Base {
         DATA_BEACON_MISSED,
         VOTE_PAID,
         VOTE_LOST,
+        VOTE_LOST_TO_DECOY,
+        BATCH_LEAKED,
         BATCH_EMPTY,
         BATCH_FORFEITED,
         SEAT_LEFT,
@@ -101,7 +136,7 @@ contract Life is Base {
 
     uint256 private constant TRAINERS = 3;
     uint256 private constant OWNERS = 4;
-    uint40 private constant DELAY = 200;
+    uint40 private constant DELAY = 1200;
 
     uint256 public moves;
     mapping(Kind => uint256) public done;
@@ -116,10 +151,17 @@ contract Life is Base {
     uint256 private _permitted; // how many moves the last listing found
     Move private _chosen; // one of them, each as likely as the others
     bool private _strangersOnly;
+    mapping(uint256 task => bytes32) private _published; // its terms
+    uint256 private _burntAtLeast; // by I9
+    mapping(uint256 poll => uint256) private _lateItems; // works at slots 255, 254, ..
+    mapping(bytes32 work => bool) private _isLate;
+    mapping(bytes32 model => int256[2]) private _version; // lane 0 of weights and momentum; every other lane is 0
+    mapping(bytes32 model => bool) private _wrongLane;
 
     function setUp() public override {
         if (address(protocol) != address(0)) return;
         super.setUp();
+        token = new TestToken();
         protocol = new Protocol(token, SEAT, DELAY, RISK_MIN);
         (vault, panel, tasks, court) =
         (protocol.vault(), protocol.panel(), protocol.tasks(), protocol.court());
@@ -142,9 +184,10 @@ contract Life is Base {
     function step(uint256 random) public {
         _rnd = uint256(keccak256(abi.encode(random, _rnd)));
         if (moves == 0) {
-            _patience = 1 + 3 * _draw(2);
+            _patience = [uint256(1), 4, 24][_draw(3)];
             bool manned = _chance(8, 9); // one life in nine begins without validators
-            for (uint256 i = 0; manned && i < OWNERS; i++) {
+            uint256 many = _chance(1, 3) ? 9 : OWNERS; // more seats than the first jury wants
+            for (uint256 i = 0; manned && i < many; i++) {
                 _play(Move(Kind.SIT, 0, 0, 0));
             }
         }
@@ -161,7 +204,6 @@ contract Life is Base {
     /// A whole life of `n` moves, then everything is brought home.
     function live(uint256 random, uint256 n) external {
         for (uint256 i = 0; i < n; i++) {
-            if (i == 0) moves = 0;
             step(random);
             if (i % 32 == 0) solvent();
         }
@@ -186,7 +228,7 @@ contract Life is Base {
             else _wait(60);
         }
         ok(_quiet(), "never stuck: everything ended");
-        ok(block.timestamp - start < 6000, "never stuck: it ends within a bounded time");
+        ok(block.timestamp - start < 8000, "never stuck: it ends within a bounded time");
         _everybodyOut();
         _strangersOnly = false;
     }
@@ -197,6 +239,9 @@ contract Life is Base {
         }
         for (uint256 i = 0; i < taskPots.length; i++) {
             if (vault.pot(address(tasks), taskPots[i]) != 0) return false;
+        }
+        for (uint256 i = 1; i <= court.disputes(); i++) {
+            if (vault.pot(address(court), bytes32(i)) != 0) return false;
         }
         return true;
     }
@@ -239,7 +284,7 @@ contract Life is Base {
         for (uint256 p = _firstPoll; p <= polls; p++) {
             if (!_over[p]) _listPoll(p, seats);
         }
-        while (_firstDispute <= court.disputes() && court.dispute(_firstDispute).outcome != State.NONE) {
+        while (_firstDispute <= court.disputes() && court.dispute(_firstDispute).phase == Phase.FINAL) {
             _firstDispute++;
         }
         for (uint256 d = _firstDispute; d <= court.disputes(); d++) {
@@ -287,23 +332,44 @@ contract Life is Base {
         for (uint256 s = 0; s < rd.claimed; s++) {
             _listWork(t, r, s, rd, x.params);
         }
+        for (uint256 s = 256 - rd.late; s < 256; s++) {
+            _listWork(t, r, s, rd, x.params);
+        }
         if (r == x.settled) _listMerge(t, r, x, rd);
     }
 
     function _listWork(uint256 t, uint256 r, uint256 s, Round memory rd, Params memory p) private {
         Work memory w = tasks.work(t, r, s);
-        if (w.state == State.CLAIMED && rd.trainEnd != 0) {
-            if (block.timestamp >= rd.trainEnd) _add(Kind.EXPIRE, t, r, s);
-            else if (_readable(rd) && !_strangersOnly) _add(Kind.SUBMIT, t, r, s);
-            return;
-        }
+        if (w.state == State.CLAIMED) return _listLease(t, r, s, rd, p);
         if (w.state != State.SUBMITTED && w.state != State.DISPUTED) return;
         if (rd.poll == 0) return;
         (, uint40 revealEnd) = panel.ends(rd.poll);
         if (block.timestamp < revealEnd) return;
         bool inTime = block.timestamp < uint256(revealEnd) + p.openT;
-        if (inTime && !w.opened && !_strangersOnly) _add(Kind.OPEN, t, r, s);
+        if (inTime && !w.opened && !_strangersOnly) _add(_decoy(t, r, s) ? Kind.DECOY : Kind.OPEN, t, r, s);
         if (!inTime && w.state == State.SUBMITTED) _add(Kind.EXPIRE, t, r, s);
+    }
+
+    function _listLease(uint256 t, uint256 r, uint256 s, Round memory rd, Params memory p) private {
+        if (rd.trainEnd == 0) {
+            bool early = block.timestamp < uint256(rd.claimEnd) - p.claimT / 2;
+            if (early && rd.gone < spareSlots() && !_strangersOnly && _chance(1, 12)) {
+                _add(Kind.RELINQUISH, t, r, s);
+            }
+            return;
+        }
+        if (block.timestamp < rd.trainEnd) {
+            if (_strangersOnly) return;
+            bool deferred = tasks.lateness(tasks.potId(t, r, s)) != 0;
+            if (_readable(rd) && (!deferred || _chance(1, 6))) _add(Kind.SUBMIT, t, r, s);
+            if (!deferred && _chance(1, 3)) _add(Kind.DEFER, t, r, s);
+            return;
+        }
+        uint256 due = tasks.lateness(tasks.potId(t, r, s));
+        if (block.timestamp >= due) _add(Kind.EXPIRE, t, r, s);
+        Round memory next = tasks.round(t, r + 1);
+        bool open = next.poll == 0 && block.timestamp < next.trainEnd && next.late < spareSlots();
+        if (open && _readable(rd) && !_strangersOnly) _add(Kind.LATE, t, r, s);
     }
 
     function _readable(Round memory rd) private view returns (bool) {
@@ -311,10 +377,10 @@ contract Life is Base {
     }
 
     function _listMerge(uint256 t, uint256 r, Task memory x, Round memory rd) private {
-        if (rd.contest != 0) return;
         if (rd.proposer != address(0)) {
             if (block.timestamp >= uint256(rd.movedAt) + x.params.aggT) _add(Kind.ADVANCE, t, r, 0);
-            else if (!_strangersOnly) _add(Kind.CONTEST, t, r, 0);
+            else if (rd.contest == 0 && !_strangersOnly && _chance(1, 3)) _add(Kind.CONTEST, t, r, 0);
+            if ((rd.contest != 0 || _wrongLane[rd.root]) && !_strangersOnly) _add(Kind.PROVE, t, r, 0);
             return;
         }
         uint256 since = tasks.maskFinalAt(t, r);
@@ -340,11 +406,20 @@ contract Life is Base {
             uint256 word = panel.sealedOf(p, s);
             if (word != 0) over = false;
             bool member = y.firstPoll <= p && (y.endPoll == 0 || p < y.endPoll);
-            if (word == 0 && sealing && member && known && !_strangersOnly) _add(Kind.SEAL, p, s, 0);
+            if (word == 0 && sealing && member && known && !_strangersOnly) {
+                _add(Kind.SEAL, p, s, 0);
+                if (x.want == 7 || x.want == 15) _add(Kind.SEAL, p, s, 0); // jurors are busier than others
+            }
             if (word == 0) continue;
             bool revealed = word & 1 == 1;
+            if (sealing && word >> 16 != 0 && !_strangersOnly && _chance(1, 40)) _add(Kind.LEAK, p, s, 0);
             bool reading = !sealing && block.timestamp < x.revealEnd;
-            if (!revealed && reading && x.seed != 0 && !_strangersOnly) _add(Kind.REVEAL, p, s, 0);
+            if (!revealed && reading && word >> 16 != 0 && x.seed != 0 && !_strangersOnly) {
+                {
+                    _add(Kind.REVEAL, p, s, 0);
+                    if (x.want == 7 || x.want == 15) _add(Kind.REVEAL, p, s, 0);
+                }
+            }
             if (!revealed && block.timestamp >= x.revealEnd) _add(Kind.FORFEIT, p, s, 0);
             if (revealed && _itemsFinal(p, s)) _add(Kind.SETTLE, p, s, 0);
         }
@@ -363,14 +438,25 @@ contract Life is Base {
 
     function _listDispute(uint256 d) private {
         Dispute memory x = court.dispute(d);
-        if (x.outcome != State.NONE) return;
-        (, uint40 revealEnd) = panel.ends(x.poll);
-        if (block.timestamp < revealEnd) return;
-        if (!x.merge) {
-            (, uint40 accusersEnd) = panel.ends(tasks.round(x.task, x.round).poll);
-            if (block.timestamp < accusersEnd) return;
+        if (x.phase == Phase.FINAL) return;
+        (, uint256 until) = tasks.accused(x.task, x.round, x.slot);
+        if (x.phase == Phase.FILED) {
+            if (block.timestamp >= until) _add(Kind.RULE, d, 0, 0);
+            else if (!_strangersOnly) _add(Kind.ANSWER, d, 0, 0);
+            return;
         }
-        _add(Kind.RULE, d, 0, 0);
+        Params memory p = tasks.task(x.task).params;
+        if (x.phase == Phase.JURY) {
+            (, uint40 revealEnd) = panel.ends(x.poll);
+            if (block.timestamp < revealEnd) return;
+            if (x.level < 3 && panel.seatsAt(x.poll) > court.want(x.level)) return _add(Kind.RULE, d, 0, 0);
+        } else if (x.ruledAt != 0 && block.timestamp < uint256(x.ruledAt) + p.openT) {
+            if (!_strangersOnly) _add(Kind.APPEAL, d, 0, 0);
+            return;
+        }
+        // A work's fate is decided when no accusation can come and its secret cannot make it a decoy any more.
+        bool mayBeDecoy = p.decoyOneIn != 0 && !tasks.work(x.task, x.round, x.slot).opened;
+        if (block.timestamp >= until - (mayBeDecoy ? 0 : p.openT)) _add(Kind.RULE, d, 0, 0);
     }
 
     function _listSeats(Seat[] memory seats) private {
@@ -391,7 +477,8 @@ contract Life is Base {
 
     function _play(Move memory m) private {
         done[m.kind] += 1;
-        if (m.kind <= Kind.ADVANCE) _playTask(m);
+        if (m.kind >= Kind.DECOY && m.kind <= Kind.LATE) _playLease(m);
+        else if (m.kind <= Kind.ADVANCE) _playTask(m);
         else if (m.kind <= Kind.TOP_UP) _playSeat(m);
         else if (m.kind <= Kind.RULE) _playPoll(m);
         else _playMoney(m);
@@ -400,7 +487,8 @@ contract Life is Base {
     function _playTask(Move memory m) private {
         (uint256 t, uint256 r, uint256 s) = (m.a, m.b, m.c);
         if (m.kind == Kind.PUBLISH) {
-            _publish(_terms());
+            Params memory p = _terms();
+            _published[_publish(p)] = keccak256(abi.encode(p, rule()));
         } else if (m.kind == Kind.CLOSE) {
             vm.prank(publisher);
             tasks.close(t);
@@ -416,10 +504,14 @@ contract Life is Base {
         } else if (m.kind == Kind.SUBMIT) {
             _submit(t, r, s);
             reached[Mark.WORK_SUBMITTED] += 1;
-            if (tasks.round(t, r).poll != 0) _polled(tasks.round(t, r).poll);
+            if (tasks.round(t, r).poll != 0) _polled(tasks.round(t, r).poll, t, r);
         } else if (m.kind == Kind.OPEN) {
             _open(t, r, s);
             if (tasks.work(t, r, s).state == State.VALID) reached[Mark.WORK_VALID] += 1;
+            if (_isLate[tasks.potId(t, r, s)]) {
+                reached[Mark.LATE_PAID] += 1;
+                if ((tasks.round(t, r).mask >> s) & 1 == 1) reached[Mark.LATE_MERGED] += 1;
+            }
         } else if (m.kind == Kind.EXPIRE) {
             bool submitted = tasks.work(t, r, s).state == State.SUBMITTED;
             vm.prank(stranger);
@@ -433,28 +525,62 @@ contract Life is Base {
         }
     }
 
+    function _playLease(Move memory m) private {
+        (uint256 t, uint256 r, uint256 s) = (m.a, m.b, m.c);
+        Work memory w = tasks.work(t, r, s);
+        if (m.kind == Kind.DECOY) {
+            if (w.no != 0) reached[Mark.DECOY_ACCUSED] += 1;
+            DecoyProof memory proof = _decoyProof(t, r, s);
+            Header memory h = headerOf(t, r, s);
+            vm.prank(stranger);
+            tasks.openDecoy(t, r, s, secretOf(t, r, s), h, proof);
+            reached[Mark.WORK_DECOY] += 1;
+            return;
+        }
+        if (m.kind == Kind.LATE) {
+            bytes32 root = rootOf(t, r, s);
+            vm.prank(w.trainer);
+            uint256 place = tasks.submitLate(t, r, s, root);
+            _isLate[tasks.potId(t, r + 1, place)] = true;
+            reached[Mark.ENTERED_LATE] += 1;
+            return;
+        }
+        vm.prank(w.trainer);
+        if (m.kind == Kind.RELINQUISH) tasks.relinquish(t, r, s);
+        else tasks.defer(t, r, s);
+        reached[m.kind == Kind.RELINQUISH ? Mark.RELINQUISHED : Mark.DEFERRED] += 1;
+    }
+
+    function _notShown() private {
+        reached[Mark.MERGE_NOT_SHOWN] += 1;
+        _burntAtLeast += params().aggBond / 2;
+    }
+
     function _touch(uint256 t, uint256 r) private {
         Round memory before = tasks.round(t, r);
         vm.prank(stranger);
         tasks.touch(t, r);
         Round memory x = tasks.round(t, r);
-        if (x.poll != 0) _polled(x.poll);
+        if (x.poll != 0) _polled(x.poll, t, r);
         else if (x.decidedAt != 0) reached[Mark.ROUND_WITHOUT_WORK] += 1;
         else if (before.beacon != 0 && x.beacon != before.beacon) reached[Mark.DATA_BEACON_MISSED] += 1;
     }
 
     function _playMerge(Kind kind, uint256 t, uint256 r) private {
         if (kind == Kind.PROPOSE) {
-            _propose(t, r, keccak256(abi.encode(t, r, _draw(3))));
+            _propose(t, r, _merged(t, r, _draw(3)));
         } else if (kind == Kind.CONTEST) {
+            (uint256 leaf, uint256 lane) = (_draw(2), _draw(2));
             vm.prank(challenger);
-            tasks.contestMerge(t, r);
-            _polled(court.dispute(court.disputes()).poll);
+            tasks.contestMerge(t, r, uint32(leaf), uint8(lane));
+        } else if (kind == Kind.PROVE) {
+            _prove(t, r);
         } else {
             Round memory rd = tasks.round(t, r);
             vm.prank(stranger);
             tasks.advance(t, r);
-            if (rd.proposer != address(0)) reached[Mark.ROUND_MERGED] += 1;
+            if (rd.contest != 0) _notShown();
+            else if (rd.proposer != address(0)) reached[Mark.ROUND_MERGED] += 1;
             else if (rd.mask != 0) reached[Mark.ROUND_SKIPPED] += 1;
             else reached[Mark.ROUND_EMPTY_MASK] += 1;
             Task memory x = tasks.task(t);
@@ -492,14 +618,26 @@ contract Life is Base {
             _seal(p, s, _votes[p][s]);
             Poll memory x = panel.poll(p);
             if (x.sealedCount == x.seats) reached[Mark.POLL_ALL_SEALED] += 1;
+        } else if (m.kind == Kind.LEAK) {
+            vm.prank(stranger);
+            panel.leak(p, s, _votes[p][s], salt(p, s));
+            _burntAtLeast += _votes[p][s].length * panel.poll(p).risk / 2;
+            reached[Mark.BATCH_LEAKED] += 1;
+        } else if (m.kind == Kind.ANSWER) {
+            _answer(m.a);
+            if (court.dispute(m.a).phase == Phase.RULED) reached[Mark.DISPUTE_VOID] += 1;
+        } else if (m.kind == Kind.APPEAL) {
+            vm.prank(challenger);
+            court.appeal(m.a);
         } else if (m.kind == Kind.REVEAL) {
             _revealed(p, s);
         } else if (m.kind == Kind.SETTLE) {
             (uint256 before, uint256 stake) =
                 (vault.free(panel.seat(s).owner), vault.pot(address(panel), bytes32(s)));
             _settle(p, s, _votes[p][s]);
-            if (vault.free(panel.seat(s).owner) > before) reached[Mark.VOTE_PAID] += 1;
-            if (vault.pot(address(panel), bytes32(s)) < stake) reached[Mark.VOTE_LOST] += 1;
+            bool paid = vault.free(panel.seat(s).owner) > before;
+            if (paid) reached[panel.poll(p).asker == address(court) ? Mark.JUROR_PAID : Mark.VOTE_PAID] += 1;
+            if (vault.pot(address(panel), bytes32(s)) < stake) _lost(p, s);
         } else if (m.kind == Kind.FORFEIT) {
             vm.prank(stranger);
             panel.forfeit(p, s);
@@ -515,28 +653,40 @@ contract Life is Base {
         _reveal(p, s, _votes[p][s]);
         for (uint256 d = before + 1; d <= court.disputes(); d++) {
             reached[Mark.WORK_DISPUTED] += 1;
-            _polled(court.dispute(d).poll);
         }
         Poll memory x = panel.poll(p);
         if (x.revealed == x.sealedCount) reached[Mark.POLL_ALL_REVEALED] += 1;
     }
 
+    function _lost(uint256 p, uint256 s) private {
+        reached[Mark.VOTE_LOST] += 1;
+        for (uint256 i = 0; i < _votes[p][s].length; i++) {
+            (, State state) = tasks.outcome(p, Votes.item(_votes[p][s][i]));
+            if (state == State.DECOY) reached[Mark.VOTE_LOST_TO_DECOY] += 1;
+        }
+    }
+
     function _rule(uint256 d) private {
         Dispute memory x = court.dispute(d);
-        bool disputed = !x.merge && tasks.work(x.task, x.round, x.slot).state == State.DISPUTED;
+        bool disputed = tasks.work(x.task, x.round, x.slot).state == State.DISPUTED;
         vm.prank(stranger);
         court.rule(d);
-        State outcome = court.dispute(d).outcome;
-        if (x.merge) {
-            reached[outcome == State.VALID ? Mark.MERGE_KEPT : Mark.MERGE_DROPPED] += 1;
-            return;
+        Dispute memory y = court.dispute(d);
+        if (y.phase != Phase.FINAL) return;
+        if (x.phase == Phase.FILED) reached[Mark.DISPUTE_CONCEDED] += 1;
+        if (x.phase != Phase.FILED && y.outcome == State.HARD) reached[Mark.JURY_HARD] += 1;
+        if (y.level > 0) {
+            reached[court.appealOf(d, y.level).against == y.outcome ? Mark.APPEAL_LOST : Mark.APPEAL_WON] += 1;
         }
-        if (outcome == State.VALID) reached[Mark.DISPUTE_VALID] += 1;
-        if (outcome == State.SOFT) reached[Mark.DISPUTE_SOFT] += 1;
-        if (outcome == State.HARD) reached[Mark.DISPUTE_HARD] += 1;
+        if (y.outcome == State.VALID) reached[Mark.DISPUTE_VALID] += 1;
+        if (y.outcome == State.SOFT) reached[Mark.DISPUTE_SOFT] += 1;
+        if (y.outcome == State.HARD) reached[Mark.DISPUTE_HARD] += 1;
         State state = tasks.work(x.task, x.round, x.slot).state;
         if (!disputed) return;
-        if (state == State.HARD) reached[Mark.WORK_HARD] += 1;
+        if (state == State.HARD) {
+            reached[Mark.WORK_HARD] += 1;
+            _burntAtLeast += tasks.task(x.task).params.bond / 2;
+        }
         if (state == State.SOFT) reached[Mark.WORK_SOFT] += 1;
         if (state == State.VALID) reached[Mark.ACQUITTED_OPENED] += 1;
         if (state == State.SUBMITTED) reached[Mark.ACQUITTED_UNOPENED] += 1;
@@ -567,6 +717,7 @@ contract Life is Base {
         p.lag = uint8(1 + _draw(4));
         p.want = uint16(_chance(1, 3) ? 2 : 8);
         p.quorum = uint8(1 + _draw(2));
+        p.decoyOneIn = _chance(1, 2) ? 10 : 0;
         p.aggReward = uint96(_draw(2) * 1e18);
         p.reward = uint96(UNIT + _draw(9 * UNIT));
         p.bond = uint96(p.reward + _draw(7 * UNIT));
@@ -577,17 +728,19 @@ contract Life is Base {
         if (_chance(1, 12)) return new uint256[](0);
         uint256 mood = uint256(keccak256(abi.encode("mood", p)));
         if (panel.poll(p).asker == address(court)) {
-            uint256 v = _chance(1, 6) ? _draw(4) : mood % 3; // 3 means nothing
+            uint256 v = _chance(1, 12) ? _draw(4) : [uint256(0), 1, 1, 2][mood % 4]; // 3 means nothing
             return votes1(word(_chance(1, 40) ? 1 : 0, 0, v == 2 ? WITHHELD : v == 3 ? 7 : v));
         }
         uint256 n = 1 + _draw(4);
-        votes = new uint256[](n);
-        for (uint256 i = 0; i < n; i++) {
+        uint256 late = _lateItems[p];
+        votes = new uint256[](n + late);
+        for (uint256 i = 0; i < n + late; i++) {
             uint256 kind = _chance(1, 6) ? _draw(10) : (mood >> (8 * i)) % 10;
-            if (kind < 6) votes[i] = word(i, 0, 0);
-            else if (kind < 8) votes[i] = word(i, 1 + kind % 3, 1 + _draw(2));
-            else if (kind == 8) votes[i] = word(i, 1, WITHHELD);
-            else votes[i] = word(i, 4, 1); // a tree that does not exist
+            uint256 item = i < n ? i : 256 - late + i - n;
+            if (kind < 6) votes[i] = word(item, 0, 0);
+            else if (kind < 8) votes[i] = word(item, 1 + kind % 3, 1 + (_chance(1, 3) ? 1 : 0));
+            else if (kind == 8) votes[i] = word(item, 1, WITHHELD);
+            else votes[i] = word(item, 4, 1); // a tree that does not exist
         }
     }
 
@@ -610,13 +763,184 @@ contract Life is Base {
         _mine(300); // every beacon that was not used is out of reach
     }
 
-    function _polled(uint256 p) private {
+    function _polled(uint256 p, uint256 t, uint256 r) private {
+        _lateItems[p] = tasks.round(t, r).late;
         Poll memory x = panel.poll(p);
         if (x.seats == 0) reached[Mark.POLL_WITHOUT_SEATS] += 1;
     }
 
+    // ---------------------------------------------------------------- what works and versions consist of
+
+    function rule() internal pure override returns (MergeRule memory) {
+        return MergeRule(1024, 8, 20, 7, 10, 9, 10);
+    }
+
+    function spareSlots() internal pure override returns (uint256) {
+        return 6;
+    }
+
+    /// Where a work was leased.
+    function _origin(uint256 t, uint256 r, uint256 s) private view returns (uint256, uint256) {
+        bytes32 pot = tasks.potId(t, r, s);
+        if (!_isLate[pot]) return (r, s);
+        uint256 origin = tasks.lateness(pot) - 1;
+        return (origin >> 16, origin & 0xffff);
+    }
+
+    function secretOf(uint256 t, uint256 r, uint256 s) internal view override returns (bytes32) {
+        if (address(tasks) != address(0)) (r, s) = _origin(t, r, s);
+        return keccak256(abi.encode("secret", t, r, s));
+    }
+
+    function _decoy(uint256 t, uint256 r, uint256 s) private view returns (bool) {
+        (uint256 from,) = _origin(t, r, s);
+        Round memory rd = tasks.round(t, from);
+        // What `submit` is about to store, when nobody stored it yet.
+        bytes32 seed = rd.seed != 0 ? rd.seed : sha256(abi.encode(blockhash(rd.beacon), t, from));
+        return Exact.drawn(secretOf(t, r, s), seed, tasks.task(t).params.decoyOneIn);
+    }
+
+    /// One update leaf, two trajectories, one step. A decoy's activation proofs are its secret's noise.
+    function headerOf(uint256 t, uint256 r, uint256 s) internal view override returns (Header memory) {
+        (uint256 r0, uint256 s0) = _origin(t, r, s);
+        bytes32 id = keccak256(abi.encode(t, r0, s0));
+        return Header(
+            Trees.root(_leaf(_lane(_update(id)))),
+            1024,
+            Trees.root(_trajectories(t, r, s)),
+            2,
+            Trees.root(_leaf(id)),
+            1,
+            id
+        );
+    }
+
+    function _update(bytes32 id) private pure returns (int256) {
+        return int256(uint256(id) % 100_001) - 50_000; // now and then beyond 16 bits
+    }
+
+    function _leaf(bytes32 start) private pure returns (bytes[] memory data) {
+        data = new bytes[](1);
+        data[0] = abi.encodePacked(start, new bytes(992));
+    }
+
+    /// A little-endian lane, and nothing behind it.
+    function _lane(int256 x) private pure returns (bytes32) {
+        uint256 u = uint32(int32(x));
+        u = (u >> 24) | ((u >> 8) & 0xff00) | ((u & 0xff00) << 8) | ((u & 0xff) << 24);
+        return bytes32(u << 224);
+    }
+
+    function _trajectories(uint256 t, uint256 r, uint256 s) private view returns (bytes[] memory data) {
+        data = new bytes[](2);
+        bool noise = _decoy(t, r, s);
+        for (uint256 i = 0; i < 2; i++) {
+            bytes32 root = noise ? Trees.root(_noise(secretOf(t, r, s), i)) : keccak256("proof");
+            data[i] = abi.encodePacked(new bytes(40), root, new bytes(952));
+        }
+    }
+
+    function _noise(bytes32 secret, uint256 i) private pure returns (bytes[] memory data) {
+        data = new bytes[](1);
+        data[0] = abi.encodePacked(hex"ffd9", Exact.noise(secret, i), new bytes(990));
+    }
+
+    function _decoyProof(uint256 t, uint256 r, uint256 s) private view returns (DecoyProof memory d) {
+        uint256 i = Exact.mandatory(panel.seedOf(tasks.round(t, r).poll), s, 2);
+        d.trajectory = Trees.open(_trajectories(t, r, s), i);
+        d.length = 1024;
+        d.proof = Trees.open(_noise(secretOf(t, r, s), i), 0);
+    }
+
+    function leafFor(Dispute memory x) internal view override returns (Opening memory) {
+        if (x.leaf == WITHHELD || x.tree == 0 || x.leaf >= (x.tree == 2 ? 2 : 1)) {
+            return Opening("", new bytes32[](0));
+        }
+        (uint256 r0, uint256 s0) = _origin(x.task, x.round, x.slot);
+        bytes32 id = keccak256(abi.encode(uint256(x.task), r0, s0));
+        if (x.tree == 1) return Trees.open(_leaf(_lane(_update(id))), 0);
+        if (x.tree == 2) return Trees.open(_trajectories(x.task, x.round, x.slot), x.leaf);
+        return Trees.open(_leaf(id), 0);
+    }
+
+    function _versionLeaves(int256 weight, int256 momentum) private pure returns (bytes[] memory data) {
+        data = new bytes[](2);
+        data[0] = _leaf(_lane(weight))[0];
+        data[1] = _leaf(_lane(momentum))[0];
+    }
+
+    function _known(int256 weight, int256 momentum) private returns (bytes32 root) {
+        root = Trees.root(_versionLeaves(weight, momentum));
+        _version[root] = [weight, momentum];
+    }
+
+    function firstModel() internal override returns (bytes32) {
+        return _known(1_000_000, -7);
+    }
+
+    /// The updates of a round's mask, by slot.
+    function _masked(uint256 t, uint256 r) private view returns (uint256[] memory slots) {
+        Round memory rd = tasks.round(t, r);
+        slots = new uint256[](rd.merged);
+        uint256 n = 0;
+        for (uint256 s = 0; n < rd.merged; s++) {
+            if ((rd.mask >> s) & 1 == 1) slots[n++] = s;
+        }
+    }
+
+    /// The right merge of a round, or one that is wrong in its weights (1) or its momentum (2).
+    function _merged(uint256 t, uint256 r, uint256 wrong) private returns (bytes32 root) {
+        uint256[] memory slots = _masked(t, r);
+        int256[] memory lanes = new int256[](slots.length);
+        for (uint256 i = 0; i < slots.length; i++) {
+            (uint256 r0, uint256 s0) = _origin(t, r, slots[i]);
+            int256 x = _update(keccak256(abi.encode(t, r0, s0)));
+            x = x > 32_767 ? int256(32_767) : x < -32_767 ? -int256(32_767) : x;
+            lanes[i] = r0 == r ? x : x >> 1;
+        }
+        int256[2] memory from = _version[tasks.model(t)];
+        (int256 momentum, int256 step) = Exact.outer(rule(), from[1], Exact.gradient(rule(), lanes));
+        int256 weight = Exact.saturate(from[0] - step) + (wrong == 1 ? int256(1) : int256(0));
+        root = _known(weight, Exact.saturate(momentum) + (wrong == 2 ? int256(1) : int256(0)));
+        _wrongLane[root] = wrong != 0;
+    }
+
+    /// Refutes a wrong proposal, or shows the lane that a contest asks for.
+    function _prove(uint256 t, uint256 r) private {
+        Round memory rd = tasks.round(t, r);
+        bool wrong = _wrongLane[rd.root];
+        MergeProof memory m;
+        if (rd.contest != 0) (m.leaf, m.lane) = ((rd.contest - 1) >> 8, uint8((rd.contest - 1) & 0xff));
+        if (wrong) (m.leaf, m.lane) = (_leafOfFault(t, r, rd.root), 0);
+        int256[2] memory from = _version[tasks.model(t)];
+        int256[2] memory to = _version[rd.root];
+        m.proposed = Trees.open(_versionLeaves(to[0], to[1]), m.leaf);
+        m.weights = Trees.open(_versionLeaves(from[0], from[1]), 0);
+        m.momentum = Trees.open(_versionLeaves(from[0], from[1]), 1);
+        uint256[] memory slots = _masked(t, r);
+        m.headers = new Header[](slots.length);
+        m.updates = new Opening[](slots.length);
+        for (uint256 i = 0; i < slots.length; i++) {
+            m.headers[i] = headerOf(t, r, slots[i]);
+            (uint256 r0, uint256 s0) = _origin(t, r, slots[i]);
+            m.updates[i] = Trees.open(_leaf(_lane(_update(keccak256(abi.encode(t, r0, s0))))), 0);
+        }
+        vm.prank(stranger);
+        tasks.proveMerge(t, r, m);
+        _burntAtLeast += params().aggBond / 2; // the proposer's, or the challenger's
+        if (!wrong) reached[Mark.MERGE_CLEARED] += 1;
+        else reached[rd.contest == 0 ? Mark.MERGE_REFUTED : Mark.MERGE_REFUTED_CONTESTED] += 1;
+    }
+
+    function _leafOfFault(uint256 t, uint256 r, bytes32 root) private returns (uint32) {
+        int256[2] memory is_ = _version[root];
+        int256[2] memory right = _version[_merged(t, r, 0)];
+        return is_[0] != right[0] ? 0 : 1;
+    }
+
     // -------------------------------------------------------------------------------- for invariants
 
+    /// I1: owed, all free balances, all pots, and the tokens that are there.
     function held() external view returns (uint256 owed, uint256 frees, uint256 pots, uint256 balance) {
         for (uint256 i = 0; i < people.length; i++) {
             frees += vault.free(people[i]);
@@ -627,15 +951,238 @@ contract Life is Base {
         for (uint256 i = 0; i < taskPots.length; i++) {
             pots += vault.pot(address(tasks), taskPots[i]);
         }
+        for (uint256 i = 1; i <= court.disputes(); i++) {
+            pots += vault.pot(address(court), bytes32(i));
+        }
         return (vault.owed(), frees, pots, token.balanceOf(address(vault)));
     }
 
-    function missing() external view returns (string memory names) {
+    /// Tokens that people brought in and took out, by their own wallets.
+    function outside() external view returns (uint256 sum) {
+        for (uint256 i = 0; i < people.length; i++) {
+            sum += token.balanceOf(people[i]);
+        }
+    }
+
+    function world() external view returns (Vault, Panel, Tasks, Court, address[] memory, uint256 supply) {
+        return (vault, panel, tasks, court, people, token.totalSupply());
+    }
+
+    /// The first task that is not long over: what ended was checked while it lasted, and can change no more.
+    function _recent() private view returns (uint256) {
+        return _firstTask > 1 ? _firstTask - 1 : 1;
+    }
+
+    /// I4: the task's escrow covers the rewards and fees of all works that may still be paid, and all rounds to come.
+    function escrowCovers() external view returns (bool) {
+        for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
+            Task memory x = tasks.task(t);
+            uint256 one = x.params.reward + uint256(x.params.reward) * x.params.feeBps / 10_000;
+            uint256 needs = x.pending * one;
+            if (!x.closed) needs += uint256(x.params.rounds - x.begun) * (x.params.slots * one);
+            needs += uint256(x.begun - x.settled) * x.params.aggReward;
+            if (vault.pot(address(tasks), bytes32(t)) < needs) return false;
+        }
+        return true;
+    }
+
+    /// I7: a seat's reserve never exceeds its stake.
+    function reservesCovered() external view returns (bool) {
+        for (uint256 i = 1; i <= panel.seats(); i++) {
+            if (panel.seat(i).reserved > vault.pot(address(panel), bytes32(i))) return false;
+        }
+        return true;
+    }
+
+    /// I6: the pot of a work that is not decided holds exactly its bond.
+    function bondsWhole() external view returns (bool) {
+        return _eachWork(_bondWhole);
+    }
+
+    function _bondWhole(uint256 t, uint256 r, uint256 s) private view returns (bool) {
+        State state = tasks.work(t, r, s).state;
+        if (state == State.NONE || state >= State.VALID) return true;
+        return vault.pot(address(tasks), tasks.potId(t, r, s)) == tasks.task(t).params.bond;
+    }
+
+    function _eachWork(function(uint256, uint256, uint256) view returns (bool) holds)
+        private
+        view
+        returns (bool)
+    {
+        for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
+            uint256 begun = tasks.task(t).begun;
+            for (uint256 r = 0; r < begun; r++) {
+                Round memory rd = tasks.round(t, r);
+                for (uint256 s = 0; s < rd.claimed; s++) {
+                    if (!holds(t, r, s)) return false;
+                }
+                for (uint256 s = 256 - rd.late; s < 256; s++) {
+                    if (!holds(t, r, s)) return false;
+                }
+            }
+        }
+        return true;
+    }
+
+    /// I13: `pending` is the number of works that are not terminal, per task.
+    function pendingCounts() external view returns (bool) {
+        for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
+            Task memory x = tasks.task(t);
+            uint256 open = 0;
+            for (uint256 r = 0; r < x.begun; r++) {
+                Round memory rd = tasks.round(t, r);
+                for (uint256 s = 0; s < 256; s++) {
+                    if (s == rd.claimed) s = 256 - rd.late;
+                    if (s == 256) break;
+                    State state = tasks.work(t, r, s).state;
+                    if (state != State.NONE && state < State.VALID) open++;
+                }
+            }
+            if (open != x.pending) return false;
+        }
+        return true;
+    }
+
+    /// I14: the mask holds only opened, valid, undisputed works with a quorum of accepts, and `merged` counts it.
+    function masksSound() external view returns (bool) {
+        for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
+            Task memory x = tasks.task(t);
+            for (uint256 r = 0; r < x.begun; r++) {
+                Round memory rd = tasks.round(t, r);
+                uint256 n = 0;
+                for (uint256 s = 0; s < 256 && rd.mask >> s != 0; s++) {
+                    if ((rd.mask >> s) & 1 == 0) continue;
+                    n++;
+                    Work memory w = tasks.work(t, r, s);
+                    bool sound = w.state == State.VALID && w.opened && w.no == 0 && w.disputes == 0;
+                    if (!sound || w.yes < x.params.quorum) return false;
+                }
+                if (n != rd.merged) return false;
+            }
+        }
+        return true;
+    }
+
+    /// I15: a settled model is the initial one, or a proposal of its round that no proof could refute.
+    function modelsRight() external view returns (bool) {
+        for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
+            Task memory x = tasks.task(t);
+            bytes32 before = x.model;
+            for (uint256 r = 0; r < x.settled; r++) {
+                Round memory rd = tasks.round(t, r);
+                if (rd.proposer == address(0) && rd.root != before) return false;
+                if (rd.root == 0 || rd.contest != 0) return false;
+                before = rd.root;
+            }
+            if (before != tasks.model(t)) return false;
+        }
+        return true;
+    }
+
+    /// I11: the data seed is younger than the leases, the poll's seed younger than the works.
+    function seedsYounger() external view returns (bool) {
+        for (uint256 p = _firstPoll; p <= panel.polls(); p++) {
+            Poll memory x = panel.poll(p);
+            if (x.sealedCount != 0 && x.seed == 0) return false;
+            if (x.seed == 0 && x.beacon == 0) return false;
+        }
+        return _eachWork(_seeded);
+    }
+
+    function _seeded(uint256 t, uint256 r, uint256 s) private view returns (bool) {
+        Work memory w = tasks.work(t, r, s);
+        Round memory rd = tasks.round(t, r);
+        bool late = s >= rd.claimed;
+        return w.root == 0 || late || (rd.trainEnd != 0 && rd.seed != 0);
+    }
+
+    /// I12: no more is revealed than sealed, no more sealed than there are seats, and no vote counts twice.
+    function votesSound() external view returns (bool) {
+        for (uint256 p = _firstPoll; p <= panel.polls(); p++) {
+            Poll memory x = panel.poll(p);
+            if (x.revealed > x.sealedCount || x.sealedCount > x.seats || x.sealEnd > x.revealEnd) {
+                return false;
+            }
+        }
+        for (uint256 d = _firstDispute > 3 ? _firstDispute - 3 : 1; d <= court.disputes(); d++) {
+            Dispute memory x = court.dispute(d);
+            uint256 votes = uint256(x.hard) + x.soft + x.innocent;
+            if (votes != 0 && votes > panel.seatsAt(x.poll)) return false;
+        }
+        return true;
+    }
+
+    /// I8: a HARD ruling had two thirds of at least five votes, or an accused who said nothing.
+    function convictionsSound() external view returns (bool) {
+        for (uint256 d = _firstDispute > 3 ? _firstDispute - 3 : 1; d <= court.disputes(); d++) {
+            Dispute memory x = court.dispute(d);
+            if (x.phase != Phase.FINAL || x.outcome == State.VALID) continue;
+            uint256 all = uint256(x.hard) + x.soft + x.innocent;
+            if (x.poll == 0) {
+                if (x.leaf == WITHHELD && x.outcome != State.SOFT) return false;
+                continue;
+            }
+            if (uint256(x.hard) + x.soft <= x.innocent) return false;
+            bool slash = all >= 5 && 3 * uint256(x.hard) >= 2 * all && x.leaf != WITHHELD;
+            if ((x.outcome == State.HARD) != slash) return false;
+        }
+        return true;
+    }
+
+    /// I17: every round has at most 256 works, at most 64 of them merged.
+    function roundsBounded() external view returns (bool) {
+        for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
+            Task memory x = tasks.task(t);
+            if (x.settled > x.begun || x.begun > x.params.rounds || x.begun > x.settled + x.params.lag) {
+                return false;
+            }
+            for (uint256 r = 0; r < x.begun; r++) {
+                Round memory rd = tasks.round(t, r);
+                uint256 works = uint256(rd.claimed) + rd.late;
+                if (works > 256 || rd.merged > 64 || rd.claimed > x.params.slots + rd.gone) return false;
+                if (rd.submitted > works || rd.undecided > rd.submitted) return false;
+            }
+        }
+        return true;
+    }
+
+    /// I20: what was published stays as it was published.
+    function termsFrozen() external view returns (bool) {
+        for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
+            if (keccak256(abi.encode(tasks.task(t).params, tasks.ruleOf(t))) != _published[t]) return false;
+            if (tasks.task(t).specHash != keccak256("spec")) return false;
+        }
+        return true;
+    }
+
+    /// I10: every decoy won the lottery of the round that leased it, and is not merged.
+    function decoysDrawn() external view returns (bool) {
+        return _eachWork(_decoyDrawn);
+    }
+
+    function _decoyDrawn(uint256 t, uint256 r, uint256 s) private view returns (bool) {
+        if (tasks.work(t, r, s).state != State.DECOY) return true;
+        return _decoy(t, r, s) && (tasks.round(t, r).mask >> s) & 1 == 0;
+    }
+
+    /// I5: the publisher never holds more than what he brought.
+    function publisherGainsNothing() external view returns (bool) {
+        return vault.free(publisher) + token.balanceOf(publisher) <= 1_000_000 * UNIT;
+    }
+
+    /// I9: at least half of whatever was lost is burnt; nobody but people and BURN holds a free balance.
+    function burnsHalf() external view returns (bool) {
+        return vault.free(BURN) >= _burntAtLeast;
+    }
+
+    /// One bit per move and per mark.
+    function seen() external view returns (uint256 bits) {
         for (uint256 k = 0; k <= uint256(type(Kind).max); k++) {
-            if (done[Kind(k)] == 0) names = string.concat(names, " move ", vm.toString(k));
+            if (done[Kind(k)] != 0) bits |= 1 << k;
         }
         for (uint256 k = 0; k <= uint256(type(Mark).max); k++) {
-            if (reached[Mark(k)] == 0) names = string.concat(names, " mark ", vm.toString(k));
+            if (reached[Mark(k)] != 0) bits |= 1 << (128 + k);
         }
     }
 }

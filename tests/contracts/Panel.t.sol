@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {Panel} from "../../contracts/Panel.sol";
 import {Beacon} from "../../contracts/libraries/Beacon.sol";
-import {Poll} from "../../contracts/libraries/Types.sol";
+import {BURN, Poll} from "../../contracts/libraries/Types.sol";
 import {Base} from "./Base.sol";
 
 /// Seats, seeds, draws, sealed batches. Polls are opened in the Court's or Tasks' name, about nothing.
@@ -350,5 +350,70 @@ contract PanelTest is Base {
         vm.expectRevert(err(Panel.NotSealed.selector, poll, 1));
         panel.forfeit(poll, 1);
         solvent();
+    }
+
+    // --------------------------------------------------------------------------------------------- leak
+
+    /// A vote that is shown to anybody before sealing ends is worth half of its stake to him, so votes cannot be sold.
+    function test_leak() external {
+        _seats(2);
+        people.push(stranger);
+        uint256 poll = _ask();
+        _seal(poll, 1, accepts(3));
+        vm.expectRevert(err(Panel.WrongOpening.selector, poll, 1));
+        panel.leak(poll, 1, accepts(2), salt(poll, 1));
+        vm.expectRevert(err(Panel.NotSealed.selector, poll, 2));
+        panel.leak(poll, 2, accepts(3), salt(poll, 2));
+        vm.expectEmit(address(panel));
+        emit Panel.Leaked(poll, 1, stranger, 3 * RISK);
+        vm.prank(stranger);
+        panel.leak(poll, 1, accepts(3), salt(poll, 1));
+        eq(vault.free(stranger), 3 * RISK / 2, "half to whoever knew");
+        eq(vault.free(BURN), 3 * RISK - 3 * RISK / 2, "half burnt");
+        eq(vault.pot(address(panel), bytes32(uint256(1))), SEAT - 3 * RISK, "from the seller's stake");
+        eq(panel.seat(1).reserved, 0, "nothing reserved");
+        eq(panel.poll(poll).sealedCount, 0, "no batch");
+        vm.expectRevert(err(Panel.WrongOpening.selector, poll, 1));
+        panel.leak(poll, 1, accepts(3), salt(poll, 1));
+        bytes32 hash = batchHash(poll, 1, accepts(1));
+        vm.expectRevert(err(Panel.AlreadySealed.selector, poll, 1));
+        vm.prank(owner(1));
+        panel.sealVotes(poll, 1, hash, 1);
+        _seal(poll, 2, accepts(1));
+        _toReveal(poll);
+        vm.expectRevert(err(Panel.WrongOpening.selector, poll, 1));
+        panel.reveal(poll, 1, accepts(3), salt(poll, 1));
+        uint256 sealEnd = panel.poll(poll).sealEnd;
+        vm.expectRevert(err(Panel.SealOver.selector, poll, sealEnd));
+        panel.leak(poll, 2, accepts(1), salt(poll, 2));
+        _toEnd(poll);
+        vm.expectEmit(address(panel));
+        emit Panel.Forfeited(poll, 1, 0);
+        panel.forfeit(poll, 1);
+        eq(panel.sealedOf(poll, 1), 0, "gone");
+        solvent();
+    }
+
+    function test_leaking_an_abstention_earns_nothing() external {
+        _seats(1);
+        _seats2();
+        uint256 poll = _ask();
+        _seal(poll, 1, accepts(0));
+        vm.prank(stranger);
+        panel.leak(poll, 1, accepts(0), salt(poll, 1));
+        eq(vault.free(stranger), 0, "nothing");
+    }
+
+    function _seats2() private {
+        vm.prank(owner(1));
+        panel.sit();
+    }
+
+    function test_seed_of() external {
+        _seats(1);
+        uint256 poll = _ask();
+        eq(panel.seedOf(poll), 0, "not needed yet");
+        bytes32 seed = panel.seed(poll);
+        eq(panel.seedOf(poll), seed, "stored");
     }
 }

@@ -42,6 +42,43 @@ contract HookToken is ERC20("hook", "HOOK") {
     }
 }
 
+/// A token with EIP-2612 permits.
+contract PermitToken is ERC20 {
+    bytes32 private constant PERMIT =
+        keccak256("Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)");
+    mapping(address owner => uint256) public nonces;
+
+    constructor() ERC20("Permit", "P") {}
+
+    function mint(address to, uint256 amount) external {
+        _mint(to, amount);
+    }
+
+    function digest(address owner, address spender, uint256 value, uint256 nonce, uint256 deadline)
+        public
+        view
+        returns (bytes32)
+    {
+        bytes32 domain = keccak256(abi.encode("domain", block.chainid, address(this)));
+        bytes32 body = keccak256(abi.encode(PERMIT, owner, spender, value, nonce, deadline));
+        return keccak256(abi.encodePacked(hex"1901", domain, body));
+    }
+
+    function permit(
+        address owner,
+        address spender,
+        uint256 value,
+        uint256 deadline,
+        uint8 v,
+        bytes32 r,
+        bytes32 s
+    ) external {
+        require(block.timestamp <= deadline, "late");
+        require(ecrecover(digest(owner, spender, value, nonces[owner]++, deadline), v, r, s) == owner, "sig");
+        _approve(owner, spender, value);
+    }
+}
+
 contract VaultTest is Base {
     bytes32 private constant ID = "id";
 
@@ -160,5 +197,66 @@ contract VaultTest is Base {
         hook.approve(address(v), 100);
         vm.prank(stranger);
         v.deposit(100);
+    }
+
+    // --------------------------------------------------------------------------------- permit and payout
+
+    function _permitting() private returns (PermitToken coin, address who, uint256 key) {
+        coin = new PermitToken();
+        vault = new Vault(coin, address(1), address(2), address(3));
+        key = 0xC01D;
+        who = vm.addr(key);
+        coin.mint(who, 100);
+    }
+
+    function test_deposit_with_permit() external {
+        (PermitToken coin, address who, uint256 key) = _permitting();
+        bytes32 digest = coin.digest(who, address(vault), 60, 0, block.timestamp);
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, digest);
+        vm.expectRevert(abi.encodeWithSignature("Error(string)", "sig"));
+        vm.prank(stranger);
+        vault.depositWithPermit(60, block.timestamp, v, r, s);
+        vm.prank(who);
+        vault.depositWithPermit(60, block.timestamp, v, r, s);
+        eq(vault.free(who), 60, "deposited");
+        eq(coin.allowance(who, address(vault)), 0, "and used up");
+    }
+
+    /// Somebody else may submit the permit first; the deposit works all the same.
+    function test_a_permit_that_was_used_by_somebody_else() external {
+        (PermitToken coin, address who, uint256 key) = _permitting();
+        bytes32 digest = coin.digest(who, address(vault), 60, 0, block.timestamp);
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, digest);
+        vm.prank(stranger);
+        coin.permit(who, address(vault), 60, block.timestamp, v, r, s);
+        vm.prank(who);
+        vault.depositWithPermit(60, block.timestamp, v, r, s);
+        eq(vault.free(who), 60, "deposited");
+    }
+
+    /// A stolen hot key can lock its owner's tokens, and can never carry them off.
+    function test_payout_to_a_cold_address() external {
+        address hot = address(0x407);
+        address cold = address(0xC01D);
+        _rich(hot, 100);
+        vm.expectRevert(abi.encodeWithSelector(Vault.NotPayout.selector, stranger, hot));
+        vm.prank(stranger);
+        vault.setPayout(hot, stranger);
+        vm.expectEmit(address(vault));
+        emit Vault.PayoutSet(hot, cold);
+        vm.prank(hot);
+        vault.setPayout(hot, cold);
+        vm.expectRevert(abi.encodeWithSelector(Vault.NotPayout.selector, hot, cold));
+        vm.prank(hot);
+        vault.setPayout(hot, hot);
+        vm.prank(hot);
+        vault.withdraw(40);
+        eq(token.balanceOf(cold), 40, "to the cold address");
+        vm.prank(cold);
+        vault.setPayout(hot, address(0));
+        vm.prank(hot);
+        vault.withdraw(60);
+        eq(token.balanceOf(hot), 60, "to himself again");
+        eq(vault.owed(), vault.free(BURN) + 1_200_000 * UNIT, "owed");
     }
 }

@@ -77,6 +77,20 @@ def here(
     return functools.partial(refused_here, monkeypatch=monkeypatch, capfd=capfd)
 
 
+def test_an_example_is_written_where_it_is_wanted_and_never_over_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: Callable[..., str]
+) -> None:
+    for args in ([], ["mine.toml"]):
+        monkeypatch.setattr(sys, "argv", ["commonweight", "task", "init", *args])
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+        name = args[0] if args else "task.toml"
+        assert (tmp_path / name).read_text() == template()
+        assert name in here("E1903", "task", "init", name)
+
+
 @pytest.mark.parametrize(
     ("code", "old", "new", "says"),
     [

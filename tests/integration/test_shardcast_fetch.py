@@ -279,7 +279,7 @@ def test_a_source_that_claims_shards_and_withholds_them_is_left(ours: Store) -> 
         return True
 
     with Raw(honest(SMALL, withhold)) as peer, pytest.raises(Unavailable) as caught:
-        get(ours, peer.url, root=SMALL_ROOT)
+        get(ours, peer.url, root=SMALL_ROOT, limits=quick(refusals=8, refusal_pause=0.01))
     assert faults(caught.value) == {Fault.UNREACHABLE: "does not give what it says it has"}
     assert len(peer.paths) < 30
 

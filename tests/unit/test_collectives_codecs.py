@@ -49,7 +49,7 @@ def lanes(seed: int, count: int, bits: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(seed=seeds, count=counts, shape=shapes)
 def test_float_encoding_is_canonical_and_of_fixed_size(name: str, seed: int, count: int, shape: str) -> None:
     through, x = codec(name), floats(seed, count, shape)
@@ -62,7 +62,7 @@ def test_float_encoding_is_canonical_and_of_fixed_size(name: str, seed: int, cou
 
 
 @pytest.mark.parametrize("name", EXACT)
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(seed=seeds, count=counts, bits=st.integers(0, 30))
 def test_lane_encoding_is_canonical_and_of_fixed_size(name: str, seed: int, count: int, bits: int) -> None:
     through, x = codec(name), lanes(seed, count, bits)
@@ -74,7 +74,7 @@ def test_lane_encoding_is_canonical_and_of_fixed_size(name: str, seed: int, coun
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(data=st.data(), count=st.integers(0, 70), exact=st.booleans(), seed=seeds)
 def test_decoders_are_total_and_accept_only_canonical_bytes(
     name: str, data: st.DataObject, count: int, exact: bool, seed: int
@@ -224,7 +224,7 @@ def test_scale_codes_have_one_meaning_each(word: int) -> None:
 
 
 @pytest.mark.parametrize("name", EXACT)
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(seed=seeds, rounds=st.integers(1, 6), decay=st.sampled_from([256, 243]))
 def test_exact_feedback_loses_nothing(name: str, seed: int, rounds: int, decay: int) -> None:
     """What was wanted is what was sent plus what is left, to the last unit; without decay over all rounds."""

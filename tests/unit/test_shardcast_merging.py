@@ -152,3 +152,19 @@ def test_a_missing_update_is_said(store: Store) -> None:
 def test_the_bound_does_not_grow_with_the_updates_of_a_mean() -> None:
     assert merging.memory_bound(4) == merging.memory_bound(64) < 64 << 20
     assert merging.memory_bound(64, trim=1) < 512 << 20
+
+
+def test_the_root_of_a_merge_is_the_same_on_every_machine(store: Store) -> None:
+    """A fixed merge: integers made by a formula, so that no generator's version matters."""
+    i = np.arange(5000, dtype=np.int64)
+    version = ModelVersion(
+        ((i * 2654435761) % 2**31 - 2**30).astype(np.int32), ((i * 40503) % 2**20 - 2**19).astype(np.int32)
+    )
+    updates = [((i * (2 * k + 3) * 7919) % 65535 - 32767).astype(np.int32) for k in range(5)]
+    base, parts = store.put(version.encode()), put(store, updates)
+    assert merge_stored(store, base, parts, 5000, RULE).hex() == MEAN
+    assert merge_stored(store, base, parts, 5000, RULE, trim=1).hex() == TRIMMED
+
+
+MEAN = "a364b3790bf8bdf0bb0107bbc264f7f70559049362e9bbd6639de07d67da1d1a"
+TRIMMED = "36bebe88186e01e98ebe3d68b451e7814331dd41dec1507b6ebb8aff5a08656d"

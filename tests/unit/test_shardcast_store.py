@@ -329,6 +329,20 @@ def test_the_longest_unused_goes_first(tmp_path: Path) -> None:
     assert [store.has(root) for root in roots] == [True, False, True]
 
 
+def test_the_longest_unused_task_goes_first(tmp_path: Path) -> None:
+    store = Store(tmp_path, quota=4500)
+    roots = [store.put(blob(i)) for i in range(4)]
+    for root, task in zip(roots, (1, 2, 2, 1), strict=True):
+        store.assign(root, task)
+    (tmp_path / "tasks" / roots[0].hex()).write_bytes(b"junk")
+    store = Store(tmp_path, quota=4500)
+    store.assign(roots[0], 1)
+    store.get(roots[3])  # task 1 is in use, so even its oldest artifact outlives those of task 2
+    store.put(blob(4))
+    store.put(blob(5))
+    assert [store.has(root) for root in roots] == [True, False, False, True]
+
+
 def test_use_is_remembered_over_a_restart(tmp_path: Path) -> None:
     store = Store(tmp_path, quota=3500)
     roots = [store.put(blob(i)) for i in range(3)]

@@ -108,7 +108,7 @@ def test_the_artifacts_of_a_work_are_named_by_their_roots() -> None:
     update = fixed.decode_update(product.artifacts[header.update_root], count)
     assert (update == fixed.make_update(t.base.weights, end.theta.numpy(), t.spec.merge)).all()
     assert update.any()
-    assert header.update_length == fixed.padded(count)
+    assert header.update_length == 4 * fixed.padded(count)
     assert not product.cheated
     assert product.loss == steps[-1].loss
 

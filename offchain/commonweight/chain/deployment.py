@@ -1,8 +1,9 @@
 """A deployment: which creation transactions, in which order, and the file that remembers what came of them.
 
 Brownie (`scripts/deploy.py`) and the command line (`deploy`) share all of this; only the sending differs. Contracts
-are created from the packaged bytecode, so both give the same code: at most two transactions, a test token where one
-was asked for, and `Protocol`, whose constructor creates the other four and wires them.
+are created from the packaged bytecode, so both give the same code: a test token where one was asked for, the four
+libraries without state that the contracts are linked to, and `Protocol`, whose constructor creates the other four
+contracts and wires them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ LOCAL_CHAINS = (31337, 1337)  # Anvil, Ganache
 TOKEN = 10**18
 MODULES = ("Vault", "Panel", "Tasks", "Court")
 CONTRACTS = ("Token", "Protocol", *MODULES)
+LIBRARIES = ("Exact", "Terms", "Leases", "Merges")
 ADDRESS_BYTES = 20
 RISKS_PER_SEAT = 16  # as Tasks demands of every task
 
@@ -71,34 +73,43 @@ class Ledger:
     code: Callable[[bytes], bytes]
 
 
-def creation_code(name: str) -> bytes:
-    """Packaged creation bytecode of a contract. Raises E1202 when the package lacks it."""
+def creation_code(name: str, libraries: Mapping[str, bytes] | None = None) -> bytes:
+    """Packaged creation bytecode of a contract, linked to ``libraries`` (name to address).
+
+    One that is not named stands as zero. Raises E1202 when the package lacks the contract.
+    """
     try:
         text = resources.files("commonweight.chain").joinpath("abi", f"{name}.json").read_text()
-        return bytes.fromhex(json.loads(text)["bytecode"].removeprefix("0x"))
+        packaged = json.loads(text)
+        code = bytearray.fromhex(packaged["bytecode"].removeprefix("0x"))
+        links: dict[str, list[int]] = packaged["links"]
     except (OSError, KeyError, ValueError) as error:
         raise CommonweightError(
             "E1202", f"the package has no code of {name}", "reinstall commonweight"
         ) from error
+    for library, places in links.items():
+        for place in places:
+            code[place : place + ADDRESS_BYTES] = (libraries or {}).get(library, bytes(ADDRESS_BYTES))
+    return bytes(code)
 
 
-def protocol_code(token: bytes, config: DeployConfig) -> bytes:
+def protocol_code(token: bytes, config: DeployConfig, libraries: Mapping[str, bytes] | None = None) -> bytes:
     """Creation code of the whole protocol, constructor arguments included."""
     types = ["address", "uint96", "uint40", "uint96"]
-    return creation_code("Protocol") + abi_encode(
+    return creation_code("Protocol", libraries) + abi_encode(
         types, [token, config.seat_stake, config.exit_delay, config.risk_min]
     )
 
 
 def plan(config: DeployConfig) -> list[tuple[str, bytes]]:
-    """The creations in order, as (name, code); with a new test token its address is not known and stands as zero."""
+    """The creations in order, as (name, code); addresses that are not known yet stand as zero."""
     first = [] if config.token else [("TestToken", creation_code("TestToken"))]
-    return [*first, ("Protocol", protocol_code(config.token or bytes(ADDRESS_BYTES), config))]
+    libraries = [(name, creation_code(name)) for name in LIBRARIES]
+    return [*first, *libraries, ("Protocol", protocol_code(config.token or bytes(ADDRESS_BYTES), config))]
 
 
 def execute(ledger: Ledger, config: DeployConfig) -> Record:
     """Deploy and return the record. Raises E1209 where a test token would go to a public chain unasked."""
-    first_block: int | None = None
     token = config.token
     if token is None:
         token, first_block = ledger.create(creation_code("TestToken"))
@@ -106,7 +117,10 @@ def execute(ledger: Ledger, config: DeployConfig) -> Record:
         raise CommonweightError(
             "E1210", f"there is no token contract at 0x{token.hex()}", "check the address"
         )
-    protocol, block = ledger.create(protocol_code(token, config))
+    libraries: dict[str, bytes] = {}
+    for name in LIBRARIES:
+        libraries[name], _ = ledger.create(creation_code(name, libraries))
+    protocol, block = ledger.create(protocol_code(token, config, libraries))
     addresses = {"Token": token, "Protocol": protocol}
     for name in MODULES:
         answer = ledger.call(protocol, keccak(text=f"{name.lower()}()")[:4])
@@ -114,7 +128,7 @@ def execute(ledger: Ledger, config: DeployConfig) -> Record:
     return {
         "format": FORMAT,
         "chain_id": ledger.chain_id,
-        "block": block if first_block is None else first_block,
+        "block": block if config.token else first_block,
         "deployer": to_checksum_address(ledger.deployer),
         "config": {
             "test_token": config.token is None,

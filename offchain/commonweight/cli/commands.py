@@ -18,8 +18,8 @@ from ..chain.devnet import faucet as give
 from ..chain.follower import Follower
 from ..chain.networks import Network, resolve
 from ..core.errors import CommonweightError
+from ..core.fold import fold
 from ..core.spec import TOKEN, TaskFile, parse_task
-from ..core.state import fold
 from ..nodes.wiring import NodeConfig, open_node, serve_node
 
 

@@ -11,6 +11,8 @@ import typer
 from commonweight import __version__
 
 from ..core.errors import CommonweightError
+from .artifacts import artifact_app
+from .rl import commands as rl_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +32,8 @@ key_app = _group("key", "Key files (Web3 keystore v3).")
 devnet_app = _group("devnet", "A local chain with its state on disk.")
 contracts_app = _group("contracts", "Deploy and check the contracts.")
 task_app = _group("task", "Write, check and publish training tasks.")
+rl_commands(_group("rl", "Reinforcement learning on this machine, without a chain."))
+app.add_typer(artifact_app, name="artifact")
 
 Network = Annotated[str, typer.Option("--network", "-n", help="Network name or RPC URL.")]
 Key = Annotated[Path, typer.Option(help="Keystore file of the sender.")]
@@ -44,6 +48,7 @@ Listen = Annotated[str, typer.Option(help="HOST:PORT to serve artifacts on; port
 PublicUrl = Annotated[str, typer.Option(help="URL others reach this node at, if not the one it listens on.")]
 TaskId = Annotated[int, typer.Option("--task", "-t", help="Number of the task.")]
 Done = Annotated[bool, typer.Option("--exit-when-done", help="Stop once the task is over and paid out.")]
+Seats = Annotated[int, typer.Option(min=1, max=64, help="Seats that a validator holds.")]
 JsonOut = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -72,6 +77,29 @@ def demo(
         attack=attack, rounds=rounds, trainers=trainers, validators=validators, seed=seed, runs=runs
     )
     raise typer.Exit(run_demo(plan, json_))
+
+
+@app.command("demo-rl")
+def demo_rl(
+    attack: Annotated[
+        str, typer.Option(help="What trainer-1 does: none, resampling, editing, inflating, ...")
+    ] = "none",
+    rounds: Annotated[int, typer.Option(min=1, max=64)] = 6,
+    trainers: Annotated[int, typer.Option(min=1, max=16)] = 3,
+    validators: Annotated[int, typer.Option(min=1, max=16)] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the first run.")] = 7,
+    seeds: Annotated[int, typer.Option(min=1, max=16, help="How many runs, one after the other.")] = 2,
+    runs: Annotated[Path, typer.Option(help="Where the run's folder is made.")] = Path("runs"),
+    json_: JsonOut = False,
+) -> None:
+    """Learn a task by reinforcement on a local chain: rollouts, learning and checking in real processes."""
+    from .demo_rl import RlPlan, run_demo_rl
+
+    plans = [
+        RlPlan(attack=attack, rounds=rounds, trainers=trainers, validators=validators, seed=s, runs=runs)
+        for s in range(seed, seed + seeds)
+    ]
+    raise typer.Exit(run_demo_rl(plans, json_))
 
 
 @app.command("demo-diloco")
@@ -185,7 +213,11 @@ def contracts_check(network: Network = "anvil", deployment: Deployment = None) -
 
 
 @task_app.command("init")
-def task_init(path: Path = Path("task.toml")) -> None:
+def task_init(
+    path: Annotated[Path, typer.Argument(help="File to write; never over an existing one.")] = Path(
+        "task.toml"
+    ),
+) -> None:
     """Write a commented example task."""
     from .commands import task_init as run
 
@@ -236,6 +268,7 @@ def _role_command(role: str, help_: str) -> None:
         public_url: PublicUrl = "",
         exit_when_done: Done = False,
         attack: Annotated[str, typer.Option(hidden=True)] = "none",
+        seats: Seats = 1,
     ) -> None:
         from ..nodes.wiring import run_node
 
@@ -252,6 +285,7 @@ def _role_command(role: str, help_: str) -> None:
                 public_url,
                 exit_when_done,
                 attack,
+                seats,
             )
         )
 
@@ -267,6 +301,20 @@ for _role, _help in (
 
 
 @app.command()
+def versions(
+    task: Annotated[int, typer.Option("--task", "-t", help="Number of the task; 0 for all.")] = 0,
+    network: Network = "anvil",
+    deployment: Deployment = None,
+    store: Annotated[Path | None, typer.Option(help="Show a store's records instead of the chain's.")] = None,
+    json_: JsonOut = False,
+) -> None:
+    """How model versions came about: parents, merged updates, late ones. Needs no key."""
+    from .artifacts import versions as run
+
+    run(network, deployment, task, store, json_)
+
+
+@app.command()
 def status(
     network: Network = "anvil",
     deployment: Deployment = None,
@@ -276,6 +324,43 @@ def status(
     from .commands import status as run
 
     run(network, deployment, json_)
+
+
+@app.command()
+def verify(
+    work: Annotated[str, typer.Argument(help="Root of a work (64 hex digits), or a file that --save wrote.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Take artifacts from this folder and ask no chain.")
+    ] = None,
+    network: Network = "anvil",
+    deployment: Deployment = None,
+    segments: Annotated[str, typer.Option(help="Segments to train again, such as 0,3; all if absent.")] = "",
+    save: Annotated[Path | None, typer.Option(help="Write the verdict's evidence to this file.")] = None,
+    json_: JsonOut = False,
+) -> None:
+    """Repeat the check of a work. Needs no key and no stake. Exit status: 0 valid, 3 invalid, 4 withheld, 5 error."""
+    from .verify import verify as run
+
+    raise typer.Exit(run(work, folder, network, deployment, segments, save, json_))
+
+
+@app.command()
+def calibrate(
+    spec: Annotated[Path, typer.Argument(help="A task file.")],
+    segment: Annotated[
+        int, typer.Option(min=0, max=1000, help="Steps per segment to try; the task's own if 0.")
+    ] = 0,
+    arithmetic: Annotated[str, typer.Option(help="f32 or bf16; the task's own if absent.")] = "",
+    loss: Annotated[
+        str, typer.Option(help="supervised or rl; what the task's kind trains with if absent.")
+    ] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="One state and no other instruction sets.")] = False,
+    json_: JsonOut = False,
+) -> None:
+    """Measure honest differences and cheats for a task; refuse thresholds that cannot tell them apart."""
+    from .calibrate import calibrate as run
+
+    run(spec, segment, arithmetic, loss, quick, json_)
 
 
 def _node(
@@ -290,6 +375,7 @@ def _node(
     public_url: str,
     exit_when_done: bool,
     attack: str = "none",
+    seats: int = 1,
 ) -> Any:
     """Node configuration from command-line options."""
     from ..chain.networks import resolve
@@ -312,6 +398,7 @@ def _node(
         exit_when_done=exit_when_done,
         attack=attack,
         public_url=public_url,
+        seats=seats,
     )
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ..core.errors import CommonweightError, EncodingError
 from . import messages
+from .listener import Listener, Metric, spawn
 from .mail import Mailbox
 from .messages import (
     Beat,
@@ -38,12 +39,10 @@ from .messages import (
 from .recovery import PURPOSE as STATE
 from .recovery import Snapshots, serve
 from .session import Rules, Session
-from .wire import CONTROL_LIMIT, Credentials, Link, LinkError, answer, dial
+from .wire import CONTROL_LIMIT, Credentials, Link, LinkError, dial
 
 CONTROL, RING, MESH = "control", "ring", "mesh"
-CONNECTIONS = 256  # open at once, and 32 of them not yet authenticated
 Answer = Start | Result | Recover | Refuse
-Metric = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,8 @@ class Keeper:
         metric: Metric,
     ) -> None:
         self.me, self.rules, self.metric = me, rules, metric
-        self._listener = socket.create_server(listen, backlog=64)
-        self.address: tuple[str, int] = (listen[0], self._listener.getsockname()[1])
+        self._listener = Listener(me, listen, self._dispatch, metric)
+        self.address = self._listener.address
         self.member = Member(me.name, *(advertise or self.address))
         self.snapshots, self.mail = Snapshots(), Mailbox()
         self.answers: queue.Queue[Answer] = queue.Queue()
@@ -91,19 +90,14 @@ class Keeper:
         self._reports: dict[str, tuple[Link, Report, float]] = {}
         self._electing_until = 0.0
         self._stopping = threading.Event()
-        self._open = threading.BoundedSemaphore(CONNECTIONS)
-        self._strangers = threading.BoundedSemaphore(32)
-        self._threads = [
-            threading.Thread(target=self._listen, name="listener", daemon=True),
-            threading.Thread(target=self._loop, name="keeper", daemon=True),
-        ]
+        self._thread = threading.Thread(target=self._loop, name="keeper", daemon=True)
 
     # For the training thread
 
     def start(self) -> None:
         """Begin to listen."""
-        for thread in self._threads:
-            thread.start()
+        self._listener.start()
+        self._thread.start()
 
     def post(self, message: Message) -> None:
         """Tell the session something."""
@@ -137,18 +131,15 @@ class Keeper:
 
     def _adopt(self, link: Link) -> None:
         self._leader, self._leader_seen = link, time.monotonic()
-        self._spawn(self._read, link)
+        spawn(self._read, link)
 
     def close(self) -> None:
         """Stop everything."""
         self._stopping.set()
         self._events.put(Event(None))
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # closing alone would not wake the accepting thread
         self._listener.close()
-        for thread in self._threads:
-            if thread.ident is not None and thread is not threading.current_thread():
-                thread.join(timeout=5)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=5)
         self._resign("")
         self.mail.close()
         self._abort_in.close()
@@ -164,37 +155,8 @@ class Keeper:
 
     # Connections
 
-    def _listen(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return  # closed
-            if not self._strangers.acquire(blocking=False):
-                sock.close()
-                continue
-            self._spawn(self._welcome, sock)
-
-    def _spawn(self, target: Callable[..., None], *arguments: object) -> None:
-        threading.Thread(target=target, args=arguments, daemon=True).start()
-
-    def _welcome(self, sock: socket.socket) -> None:
-        try:
-            link = answer(self.me, sock)
-        except (LinkError, EncodingError) as error:
-            self.metric("rejected", reason=error.message)
-            return
-        finally:
-            self._strangers.release()
-        if not self._open.acquire(blocking=False):
-            link.close()
-            return
-        try:
-            self._dispatch(link)
-        finally:
-            self._open.release()
-
     def _dispatch(self, link: Link) -> None:
+        """What to do with a connection, in a thread of its own, by what it was opened for."""
         kind, _, detail = link.purpose.partition("/")
         if kind == CONTROL:
             self._read(link)

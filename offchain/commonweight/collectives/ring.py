@@ -25,6 +25,7 @@ from .seals import HEADER, Seal
 
 Values = npt.NDArray[np.float32] | npt.NDArray[np.int32]
 QUEUED = 4 << 20  # bytes to keep ready for the right neighbour
+TURN = 1 << 20  # bytes after which the other direction gets its turn, or one side would starve the other
 GATHER = 16  # buffers handed to the kernel at once
 
 
@@ -126,8 +127,9 @@ class Ring:
         return self._now is not None
 
     def receive(self, left: socket.socket) -> None:
-        """Take what the left neighbour has sent. Raises `Broken`, `EncodingError`."""
-        while self._now is not None:
+        """Take some of what the left neighbour has sent. Raises `Broken`, `EncodingError`."""
+        taken = 0
+        while self._now is not None and taken < TURN:
             into = memoryview(self._header) if self._filled < HEADER else self._target
             at = self._filled if self._filled < HEADER else self._filled - HEADER
             try:
@@ -139,6 +141,7 @@ class Ring:
             if not got:
                 raise Broken("left", "the connection was closed")
             self._filled += got
+            taken += got
             if self._filled == HEADER + len(self._target):
                 self._take(*self._now)
 
@@ -190,11 +193,7 @@ class Ring:
         return memoryview(bytes(self._target))
 
     def _require_finite(self, part: Values) -> None:
-        if (
-            part.dtype == np.float32
-            and not np.isfinite(part.sum(dtype=np.float32))
-            and not np.isfinite(part).all()
-        ):
+        if part.dtype == np.float32 and not np.isfinite(part).all():
             raise EncodingError("the sum of all members' values is not finite")
 
     # What leaves
@@ -226,8 +225,9 @@ class Ring:
         return bool(self._queue)
 
     def send(self, right: socket.socket) -> None:
-        """Hand the right neighbour's kernel buffer what fits. Raises `Broken`."""
-        while self.refill():
+        """Hand the right neighbour's kernel buffer some of what fits. Raises `Broken`."""
+        given = 0
+        while given < TURN and self.refill():
             try:
                 sent = right.sendmsg([self._queue[i] for i in range(min(GATHER, len(self._queue)))])
             except (BlockingIOError, InterruptedError):
@@ -236,6 +236,7 @@ class Ring:
                 raise Broken("right", f"sending failed: {error}") from error
             self._queued -= sent
             self.sent_bytes += sent
+            given += sent
             while sent:
                 head = self._queue[0]
                 if sent < len(head):

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from random import Random
 
+from .blame import Blame
 from .messages import (
     BEGIN,
     GATHER,
@@ -35,11 +35,8 @@ from .messages import (
 )
 
 NO_ROOT = bytes(32)
-CORRUPT, UNREACHABLE, STALLED, CLOSED = "corrupt", "unreachable", "stalled", "closed"  # kinds of faults
-Edge = tuple[str, str]  # sender, receiver
 COMMON, OWN = "common", "own"  # one shared state, or each member its own replica
 MOST_MEMBERS = 64
-STRIKES = 3  # failures of one link in one operation, where no other ring is possible, that cost its sender the place
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +81,7 @@ class Session:
         self._done: set[str] = set()
         self._faults: dict[str, Fault] = {}
         self._fault_at: float | None = None
-        self._strikes: Counter[Edge] = Counter()
-        self._bad: set[Edge] = set()
+        self._blame = Blame()
         self._providers: tuple[Member, ...] = ()
         self._offered: tuple[bytes, ...] = ()
         self._fetching: set[str] = set()
@@ -334,68 +330,23 @@ class Session:
         self.last = Result(self.completed, self.view, ran, self.root, wanted, parts)
         self._ready, self._first_ready, self._running = {}, None, None
         self._done, self._faults, self._fault_at = set(), {}, None
-        self._strikes.clear()
+        self._blame.forgive()
         self._base = len(self.view.members)
         for name in self.view.names:
             self._say(name, self.last)
 
     def _judge(self, now: float) -> None:
-        """Decide what a broken ring was: go around a bad link; who has two of them, or the only one, goes."""
-        edges = self._suspected()
-        for edge in edges:
-            self._strikes[edge] += 1
-            self._event("fault", sender=edge[0], receiver=edge[1], strikes=self._strikes[edge])
-        self._bad = {e for e in self._bad if set(e) <= set(self.view.names)}
-        ends = Counter(name for edge in self._bad for name in edge)
-        worst = ends.most_common(1)[0] if ends else ("", 0)
-        order = self._ring_without(self._bad)
-        spent = [e for e in edges if self._strikes[e] >= STRIKES]
-        if worst[1] >= 2 and list(ends.values()).count(worst[1]) == 1:
-            self._expel(now, worst[0])
-        elif order is None and spent:
-            self._expel(now, spent[0][0])
-        else:
-            self.view = View(self.view.number + 1, order or self.view.members)
-            self._start()
-
-    def _suspected(self) -> list[Edge]:
-        """(sender, receiver) of links that failed; what merely closed may be the echo of another failure."""
-        by_kind: dict[str, list[tuple[str, Fault]]] = {}
-        for name, fault in self._faults.items():
-            by_kind.setdefault(fault.reason.partition(":")[0], []).append((name, fault))
-        sure = by_kind.get(CORRUPT, []) + by_kind.get(UNREACHABLE, [])
-        if not sure and STALLED in by_kind:
-            sure = [min(by_kind[STALLED], key=lambda item: item[1].progress)]
-        edges = [self._edge(name, fault) for name, fault in sure or by_kind.get(CLOSED, [])]
-        if sure:
-            self._bad |= set(edges)
-        return edges
-
-    def _edge(self, name: str, fault: Fault) -> Edge:
-        names = self.view.names
-        left = names[names.index(name) - 1]
-        return (fault.suspect, name) if fault.suspect == left else (name, fault.suspect)
-
-    def _ring_without(self, bad: set[Edge]) -> tuple[Member, ...] | None:
-        """The members in an order that uses no bad link, this one first; None where there is none."""
-        members = list(self.view.members)
-        shuffle = Random(self.view.number)
-        for attempt in range(64):
-            if attempt == 1:
-                members.reverse()
-            elif attempt > 1:
-                shuffle.shuffle(members)
-            names = [m.name for m in members]
-            if not any((a, b) in bad for a, b in zip(names, names[1:] + names[:1], strict=True)):
-                first = names.index(self.me)
-                return tuple(members[first:] + members[:first])
-        return None
-
-    def _expel(self, now: float, name: str) -> None:
-        if name == self.me:
+        """A grace has passed since the ring broke and nobody is known to be dead: run another one."""
+        edges, order, gone = self._blame.decide(self.me, self.view.members, self._faults)
+        for sender, receiver in edges:
+            self._event("fault", sender=sender, receiver=receiver)
+        if gone == self.me:
             self.failed = "this member's own links keep breaking the ring"
+        elif gone:
+            self.drop(now, gone, "its links keep breaking the ring", tell=True)
         else:
-            self.drop(now, name, "its links keep breaking the ring", tell=True)
+            self.view = View(self.view.number + 1, order)
+            self._start()
 
     def _has_quorum(self) -> bool:
         if len(self.view.members) >= self.rules.quorum * self._base and self.me in self.view.names:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..core.errors import CommonweightError, EncodingError
-from . import messages, recovery, ring
+from . import messages, recovery
 from .codecs import Codec
 from .interface import Begun, Dropped, Settled, Sum, Values
-from .keeper import CONTROL, MESH, RING, Keeper, require_answer
+from .keeper import CONTROL, MESH, Keeper, require_answer
 from .messages import (
     BEGIN,
     BLOB_LIMIT,
@@ -21,11 +21,8 @@ from .messages import (
     REDUCE,
     SETTLE,
     Beat,
-    Done,
-    Fault,
     Join,
     Leave,
-    Member,
     Ready,
     Recover,
     Redirect,
@@ -34,11 +31,11 @@ from .messages import (
     Start,
     View,
 )
-from .session import CLOSED, COMMON, CORRUPT, OWN, STALLED, UNREACHABLE, Rules
+from .reduction import Reduction, Runner
+from .session import COMMON, OWN, Rules
 from .wire import Credentials, Link, LinkError, dial
 
 MOST_NEIGHBOURS = 16
-KINDS = {"left": CLOSED, "right": CLOSED, "deadline": STALLED, "abort": CLOSED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ class TcpCollective:
         self._operation = 0
         self._view = View(0, ())
         self._known: tuple[tuple[str, int], ...] = ()
-        self._ring: tuple[int, Link, Link] | None = None
+        self._runner = Runner(me, self._keeper, settings.stall, metric)
         self._mesh: dict[str, Link] = {}
         self._pool = ThreadPoolExecutor(MOST_NEIGHBOURS, thread_name_prefix="mesh")
         self._keeper.start()
@@ -112,7 +109,7 @@ class TcpCollective:
         _require_values(values, through, out)
         result = np.empty_like(values) if out is None else out
         began = time.monotonic()
-        job = _Reduction(values, through, result)
+        job = Reduction(values, through, result)
         done = self._call(REDUCE, f"reduce {values.size} {values.dtype} {through.name}", "", job)
         seconds = time.monotonic() - began
         self._metric(
@@ -177,7 +174,7 @@ class TcpCollective:
     def close(self) -> None:
         """Leave the session and stop."""
         self._keeper.post(Leave(self._me.name))
-        self._drop_ring()
+        self._runner.drop()
         for link in self._mesh.values():
             link.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -253,14 +250,14 @@ class TcpCollective:
         return recovery.fetch(self._me, offer.root, offer.providers, s.recover, s.stall, self._metric)
 
     def _forget(self) -> None:
-        self._drop_ring()
+        self._runner.drop()
         self._known = tuple((m.host, m.port) for m in self._view.members) or self._known
         self._view, self._operation = View(0, ()), 0
         self._keeper.forget()
 
     # Operations
 
-    def _call(self, kind: int, what: str, body: str, job: _Reduction | None = None) -> Result:
+    def _call(self, kind: int, what: str, body: str, job: Reduction | None = None) -> Result:
         """One operation from `Ready` to `Result`."""
         number = self._operation + 1
         deadline = time.monotonic() + self._settings.operation
@@ -279,104 +276,14 @@ class TcpCollective:
             if isinstance(answer, Start) and job is not None and answer.operation == number:
                 self._attempt(answer, job, deadline)
 
-    def _attempt(self, start: Start, job: _Reduction, deadline: float) -> None:
-        """Run the ring once in the view given; tell the session how it went."""
-        if not self._keeper.is_current():
-            return  # it was called off already
-        job.attempts += 1
+    def _attempt(self, start: Start, job: Reduction, deadline: float) -> None:
+        """Run the ring once; values of its own that are not finite end this member's part."""
         try:
-            self._reduce(start, job, deadline)
-        except ring.Broken as error:
-            self._broken(start, job, error.side, KINDS[error.side], error.reason)
-        except LinkError as error:
-            self._broken(start, job, "right", UNREACHABLE, error.message)
-        except EncodingError as error:
-            if not np.isfinite(job.values).all():  # looked at only now, since it costs a pass over memory
-                self._keeper.post(Leave(self._me.name))
-                self._forget()
-                raise EncodingError("own values are not finite", "the training diverged") from error
-            self._broken(start, job, "left", CORRUPT, error.message)
-        else:
-            self._keeper.post(Done(start.view.number, start.operation))
-
-    def _reduce(self, start: Start, job: _Reduction, deadline: float) -> None:
-        names = start.view.names
-        rank, size = names.index(self._me.name), len(names)
-        if size == 1:
-            job.out[:] = ring.all_reduce_alone(job.values, job.through)
-            return
-        left, right = self._ring_links(start.view, rank)
-        plan = ring.Plan(
-            rank, size, job.values.size, ring.default_tile(job.values.size, size, job.through.name)
-        )
-        job.ring = ring.Ring(plan, job.through, job.values, job.out, right.seal(start.operation, left))
-        try:
-            ring.run(
-                job.ring,
-                left.sock,
-                right.sock,
-                lambda: min(self._settings.stall, deadline - time.monotonic()),
-                self._keeper.abort,
-            )
-        finally:
-            job.sent_bytes += job.ring.sent_bytes
-
-    def _broken(self, start: Start, job: _Reduction, side: str, kind: str, reason: str) -> None:
-        """Report a failed attempt, unless it was called off."""
-        job.broken_at = job.broken_at or time.monotonic()
-        self._drop_ring()
-        self._metric("ring_broken", operation=start.operation, side=side, reason=reason)
-        if side == "abort":
-            return
-        names = start.view.names
-        rank = names.index(self._me.name)
-        progress = job.ring.received if job.ring is not None else 0
-        step = 1 if side == "right" else -1
-        suspect = names[(rank + step) % len(names)]
-        self._keeper.post(
-            Fault(start.view.number, start.operation, suspect, f"{kind}: {reason}"[:500], progress)
-        )
-
-    def _ring_links(self, view: View, rank: int) -> tuple[Link, Link]:
-        """Connections from the left and to the right neighbour in this view; made once per view."""
-        if self._ring is not None and self._ring[0] == view.number:
-            return self._ring[1], self._ring[2]
-        self._drop_ring()
-        size = len(view.members)
-        to, source = view.members[(rank + 1) % size], view.members[(rank - 1) % size]
-        seconds = min(self._settings.stall, max(self._settings.rules.silence, 5.0))
-        purpose = f"{RING}/{view.number}"
-        deadline = time.monotonic() + seconds
-        right = self._dial_right(to, purpose, deadline)
-        left = self._keeper.mail.ring(
-            view.number, source.name, deadline, lambda: not self._keeper.answers.empty()
-        )
-        if left is None:
-            right.close()
-            side = "abort" if not self._keeper.answers.empty() else "left"
-            raise ring.Broken(side, "the left neighbour did not connect")
-        left.for_bulk()
-        right.for_bulk()
-        self._ring = (view.number, left, right)
-        return left, right
-
-    def _dial_right(self, to: Member, purpose: str, deadline: float) -> Link:
-        """Connect to the right neighbour, which may be busy with strangers for a moment."""
-        while True:
-            try:
-                return dial(self._me, to.host, to.port, purpose, to.name, deadline - time.monotonic())
-            except LinkError as error:
-                if not self._keeper.answers.empty():
-                    raise ring.Broken("abort", "told to stop") from error
-                if time.monotonic() + 0.1 > deadline:
-                    raise
-                time.sleep(0.1)
-
-    def _drop_ring(self) -> None:
-        if self._ring is not None:
-            self._ring[1].close()
-            self._ring[2].close()
-            self._ring = None
+            self._runner.attempt(start, job, deadline)
+        except EncodingError:
+            self._keeper.post(Leave(self._me.name))
+            self._forget()
+            raise
 
     def _send_to(self, name: str, tag: int, message: bytes, deadline: float) -> None:
         """Send one neighbour its message, with one new connection if the old one broke."""
@@ -397,15 +304,6 @@ class TcpCollective:
                 stale = self._mesh.pop(name, None)
                 if stale is not None:
                     stale.close()
-
-
-class _Reduction:
-    """A reduction across its attempts; the input stays as it is until the session has the result."""
-
-    def __init__(self, values: Values, through: Codec, out: Values) -> None:
-        self.values, self.through, self.out = values, through, out
-        self.ring: ring.Ring | None = None
-        self.attempts, self.sent_bytes, self.broken_at = 0, 0, 0.0
 
 
 def _parts(result: Result) -> dict[str, bytes]:

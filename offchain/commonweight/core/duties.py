@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .hashing import tagged
-from .state import Poll, Round, State, Task, Work, WorkState
+from .state import JURIES, Dispute, Phase, Poll, Round, State, Task, Work, WorkState
 
 STAGGER = 2
 """Seconds between one participant's turn at a crank and the next one's."""
@@ -20,23 +20,30 @@ STAGGER = 2
 REARM_BLOCKS = 128
 """A beacon this old is materialised by a transaction of its own before its blockhash (256 blocks) is gone."""
 
+SKIP_AFTER = 4
+"""Merge windows without a proposal after which a round is settled without one (contracts: ``Merges``)."""
+
 
 class Duty(Enum):
     """Everything a role may have to do; see the functions below for when."""
 
     CLAIM = "claim"
     TRAIN = "train"
+    DEFER = "defer"
     PUBLISH = "publish"
     OPEN = "open"
+    ANSWER = "answer"
     CHECK = "check"
     REVEAL = "reveal"
     SETTLE = "settle"
     TOUCH = "touch"
     EXPIRE = "expire"
     PROPOSE = "propose"
-    CONTEST = "contest"
+    REFUTE = "refute"
+    CLEAR = "clear"
     ADVANCE = "advance"
     RULE = "rule"
+    APPEAL = "appeal"
     FORFEIT = "forfeit"
     RECLAIM = "reclaim"
 
@@ -77,7 +84,12 @@ def mask_final(state: State, task: Task, round_: Round, now: int) -> bool:
     poll = state.polls[round_.poll]
     if not poll_over(poll, now):
         return False
-    return all(w.resolved for w in round_.works.values()) or now >= poll.reveal_end + task.params["openT"]
+    return all(w.resolved for w in round_.works.values()) or now >= open_end(state, task, round_)
+
+
+def open_end(state: State, task: Task, round_: Round) -> int:
+    """Until when the seals of a round that is being checked can be opened."""
+    return state.polls[round_.poll or 0].reveal_end + task.params["openT"]
 
 
 def claimable(state: State, task: Task, now: int) -> int | None:
@@ -86,7 +98,7 @@ def claimable(state: State, task: Task, now: int) -> int | None:
         return None
     if task.rounds:
         last = task.rounds[max(task.rounds)]
-        if last.beacon is None and now < last.claim_end and len(last.works) < task.params["slots"]:
+        if last.beacon is None and now < last.claim_end and last.claimed < task.params["slots"]:
             return last.index
     following = len(task.rounds)
     if following >= task.params["rounds"] or task.base_of(following) is None:
@@ -110,22 +122,50 @@ def trainer(state: State, me: bytes, task: Task, now: int) -> Iterator[Todo]:
 
 def _own_work(state: State, task: Task, round_: Round, work: Work, now: int) -> Iterator[Todo]:
     subject = (task.id, round_.index, work.slot)
-    if work.state is WorkState.CLAIMED and round_.train_end is not None and now < round_.train_end:
-        yield Todo(Duty.TRAIN, subject)
-    if work.root is not None and round_.poll is not None:
-        yield Todo(Duty.PUBLISH, subject)
-        poll = state.polls[round_.poll]
-        window = poll.reveal_end <= now < poll.reveal_end + task.params["openT"]
-        if window and not work.opened and work.state in (WorkState.SUBMITTED, WorkState.DISPUTED):
-            yield Todo(Duty.OPEN, subject)
+    if work.state is WorkState.CLAIMED and round_.train_end is not None:
+        if now < round_.train_end:
+            if work.patience is None and now >= defer_at(task, round_):
+                yield Todo(Duty.DEFER, subject)
+            yield Todo(Duty.TRAIN, subject)
+        elif work.patience is not None and now < work.patience:
+            yield Todo(Duty.TRAIN, subject)
+    if work.root is None or round_.poll is None:
+        return
+    yield Todo(Duty.PUBLISH, subject)
+    poll = state.polls[round_.poll]
+    window = poll.reveal_end <= now < open_end(state, task, round_)
+    if window and not work.opened and work.state in (WorkState.SUBMITTED, WorkState.DISPUTED):
+        yield Todo(Duty.OPEN, subject)
+    for dispute in (state.disputes[i] for i in work.disputes):
+        if dispute.phase is Phase.FILED and now < state.answer_end(dispute):
+            yield Todo(Duty.ANSWER, (dispute.id,))
+        elif now < state.appeal_end(dispute) and dispute.ruling is not WorkState.VALID:
+            yield Todo(Duty.APPEAL, (dispute.id,))
+
+
+def defer_at(task: Task, round_: Round) -> int:
+    """When a trainer who is not done should say that he may be late: it costs nothing and saves the bond."""
+    last = task.params["rounds"] - 1
+    return (round_.train_end or 0) - (task.params["trainT"] // 8 if round_.index < last else 0)
+
+
+def enterable(task: Task, index: int, now: int) -> bool:
+    """A late work of round ``index`` can enter the next one: that one trains."""
+    following = task.rounds.get(index + 1)
+    return (
+        following is not None
+        and following.train_end is not None
+        and following.poll is None
+        and now < following.train_end
+    )
 
 
 def validator(state: State, me: bytes, now: int) -> Iterator[Todo]:
-    """Duties of the seats that ``me`` owns, in every poll: works and disputes alike."""
+    """Duties of the seats that ``me`` owns, in every poll, works and juries alike; then what a watchtower does."""
     mine = [seat.id for seat in state.seats.values() if seat.owner == me and not seat.left]
     for poll in state.polls.values():
         for seat in mine:
-            if seat in poll.settled or seat not in poll.members:
+            if seat in poll.settled or seat in poll.leaked or seat not in poll.members:
                 continue
             if seat not in poll.sealed:
                 if now < poll.seal_end:
@@ -135,19 +175,38 @@ def validator(state: State, me: bytes, now: int) -> Iterator[Todo]:
                     yield Todo(Duty.REVEAL, (poll.id, seat))
             elif items_final(state, poll):
                 yield Todo(Duty.SETTLE, (poll.id, seat))
+    if mine:
+        yield from _watch(state, me, now)
+
+
+def _watch(state: State, me: bytes, now: int) -> Iterator[Todo]:
+    """Answer for a trainer who lets half of his time pass, and have wrong rulings judged again."""
+    for dispute in state.disputes.values():
+        until = state.answer_end(dispute)
+        half = until - state.tasks[dispute.task].params["openT"] // 2
+        if dispute.phase is Phase.FILED and half <= now < until:
+            if my_turn(state, me, f"answer:{dispute.id}", half, now):
+                yield Todo(Duty.ANSWER, (dispute.id,))
+        elif now < state.appeal_end(dispute) and my_turn(
+            state, me, f"appeal:{dispute.id}:{dispute.level}", dispute.ruled_at or now, now
+        ):
+            yield Todo(Duty.APPEAL, (dispute.id,))
 
 
 def items_final(state: State, poll: Poll) -> bool:
-    """Every work the poll was about has its final state, so its batches settle; jurors have nothing to settle."""
+    """What the poll was about has its final state, so that its batches settle. A first jury has nothing to settle."""
     found = state.poll_work(poll.id)
-    return found is not None and all(w.state.final for w in found[1].works.values())
+    if found is None:
+        dispute = state.jury_dispute(poll.id)
+        return poll.risk > 0 and dispute is not None and dispute.phase is Phase.FINAL
+    return all(w.root is None or w.state.final for w in found[1].works.values())
 
 
 def unsettled(state: State, me: bytes) -> bool:
     """A batch of one of ``me``'s seats still holds a stake or waits for a fee."""
     mine = {seat.id for seat in state.seats.values() if seat.owner == me}
     return any(
-        seat in mine and votes > 0 and seat not in poll.settled and state.poll_work(poll.id) is not None
+        seat in mine and votes > 0 and seat not in poll.settled and poll.risk > 0
         for poll in state.polls.values()
         for seat, votes in poll.sealed.items()
     )
@@ -175,9 +234,35 @@ def cranks(state: State, me: bytes, now: int, block: int) -> Iterator[Todo]:
             if late and my_turn(state, me, f"forfeit:{poll.id}:{seat}", poll.reveal_end, now):
                 yield Todo(Duty.FORFEIT, (poll.id, seat))
     for dispute in state.disputes.values():
-        over = state.polls[dispute.poll].reveal_end
-        if dispute.outcome is None and now >= over and my_turn(state, me, f"rule:{dispute.id}", over, now):
+        due = rule_due(state, dispute)
+        if due is not None and now >= due and my_turn(state, me, f"rule:{dispute.id}:{due}", due, now):
             yield Todo(Duty.RULE, (dispute.id,))
+
+
+def rule_due(state: State, dispute: Dispute) -> int | None:
+    """When `Court.rule` has something to do for a dispute; None when never again.
+
+    What ends it cannot come before the accusing poll is over, nor, where works may be decoys, before the accused work
+    is opened or can no longer be.
+    """
+    task, round_, work = state.accused(dispute)
+    last = 0
+    match dispute.phase:
+        case Phase.FINAL:
+            return None
+        case Phase.FILED:
+            return state.answer_end(dispute)
+        case Phase.JURY:
+            poll = state.polls[dispute.poll]
+            due = poll.reveal_end
+            if dispute.level < len(JURIES) - 1 and poll.seats > poll.want:
+                return due
+        case Phase.RULED:
+            due = state.appeal_end(dispute)
+    last = state.polls[round_.poll].reveal_end if round_.poll is not None else 0
+    if task.params["decoyOneIn"] and not work.opened:
+        last = state.answer_end(dispute)
+    return max(due, last)
 
 
 def _round_cranks(state: State, task: Task, r: Round, now: int, block: int) -> Iterator[tuple[Todo, int]]:
@@ -193,26 +278,31 @@ def _round_cranks(state: State, task: Task, r: Round, now: int, block: int) -> I
         yield Todo(Duty.TOUCH, subject), end
     opened_by = state.polls[r.poll].reveal_end + task.params["openT"] if r.poll is not None else None
     for work in r.works.values():
-        late = work.state is WorkState.CLAIMED and now >= end
+        lapsed = work.patience or end
+        late = work.state is WorkState.CLAIMED and now >= lapsed
         unopened = work.state is WorkState.SUBMITTED and opened_by is not None and now >= opened_by
         if late or unopened:
-            yield Todo(Duty.EXPIRE, (*subject, work.slot)), end if late else opened_by or end
+            yield Todo(Duty.EXPIRE, (*subject, work.slot)), lapsed if late else opened_by or end
     yield from _merge_cranks(state, task, r, now)
 
 
 def _merge_cranks(state: State, task: Task, r: Round, now: int) -> Iterator[tuple[Todo, int]]:
     if r.settled or not mask_final(state, task, r, now) or task.model_before(r.index) is None:
         return
-    subject = (task.id, r.index)
+    subject, window = (task.id, r.index), task.params["aggT"]
     end = state.polls[r.poll].reveal_end if r.poll is not None else r.train_end or now
-    over = max([end, *(w.changed_at for w in r.works.values())])
+    before = task.rounds.get(r.index - 1)
+    over = max([end, r.moved_at, before.moved_at if before else 0, *(w.changed_at for w in r.works.values())])
     if r.proposal is None:
         if r.included:
             yield Todo(Duty.PROPOSE, subject), over
-        if not r.included or now >= over + 8 * task.params["aggT"]:
+        if not r.included or now >= over + SKIP_AFTER * window:
             yield Todo(Duty.ADVANCE, subject), over
-    elif not r.proposal.contested:
-        if now < r.proposal.at + task.params["aggT"]:
-            yield Todo(Duty.CONTEST, subject), r.proposal.at
-        else:
-            yield Todo(Duty.ADVANCE, subject), r.proposal.at + task.params["aggT"]
+        return
+    yield Todo(Duty.REFUTE, subject), r.proposal.at
+    contest = r.proposal.contest
+    until = r.proposal.moved_at + window if contest is None else contest.until
+    if now >= until:
+        yield Todo(Duty.ADVANCE, subject), until
+    elif contest is not None:
+        yield Todo(Duty.CLEAR, subject), contest.until - window

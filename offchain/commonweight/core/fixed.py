@@ -101,13 +101,24 @@ def decode_update(data: bytes, count: int) -> Lanes:
     return lanes
 
 
+def accepted(data: bytes, late: bool) -> Lanes:
+    """An update as it is merged, padding included: lanes clamped to 16 bits, a late one shifted right by one."""
+    lanes = np.clip(np.frombuffer(data, dtype="<i4"), -UPDATE_LIMIT, UPDATE_LIMIT).astype(np.int32)
+    return discounted(lanes, int(late))
+
+
 def merge(version: ModelVersion, updates: Iterable[Lanes], rule: MergeSpec) -> ModelVersion:
     """The integer outer step over the accepted updates of a round; no update leaves the version unchanged.
 
     ``g = floor(sum(updates) << shift / n)``; ``m' = floor(b_n m / b_d) + g``;
-    ``w' = w - floor(l_n (g + floor(b_n m' / b_d)) / l_d)``; results saturate to int32.
+    ``w' = w - floor(l_n (g + floor(b_n m' / b_d)) / l_d)``; results saturate to int32. With ``rule.trim`` that many
+    percent of the updates are left out at either end of each lane.
     """
-    merged = gradient(updates, rule)
+    trim = 0
+    if rule.trim:
+        updates = list(updates)
+        trim = len(updates) * rule.trim // 100
+    merged = gradient(updates, rule, trim)
     return version if merged is None else outer_step(version, merged, rule)
 
 

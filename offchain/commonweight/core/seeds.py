@@ -1,6 +1,7 @@
 """Every random choice of the protocol, derived by hashing from a beacon that did not exist when it was fixed.
 
-Twins of the Solidity code: `seal_of`, `votes_hash`, `is_drawn`. The rest is recomputed by every node.
+Twins of the Solidity code: `seal_of`, `votes_hash`, `is_drawn`, `is_decoy`, `mandatory`, `decoy_noise`. The rest is
+recomputed by every node.
 """
 
 from __future__ import annotations
@@ -26,7 +27,33 @@ def votes_hash(chain_id: int, panel: bytes, poll: int, seat: int, votes: Sequenc
 
 def is_drawn(seed: bytes, item: int, seat: int, seats: int, want: int) -> bool:
     """Sortition of one seat for one item of a poll (contracts: ``Panel.drawn``)."""
-    return seats <= want or int.from_bytes(abi_sha256(seed, item, seat), "big") % seats < want
+    return (
+        want == ALL_SEATS
+        or seats <= want
+        or int.from_bytes(abi_sha256(seed, item, seat), "big") % seats < want
+    )
+
+
+def is_decoy(secret: bytes, seed: bytes, one_in: int) -> bool:
+    """The lottery over a lease: its secret against its round's data seed (contracts: ``Exact.drawn``)."""
+    return one_in != 0 and int.from_bytes(abi_sha256(secret, seed), "big") % one_in == 0
+
+
+def mandatory(poll_seed: bytes | None, item: int, count: int) -> int:
+    """The one of ``count`` trajectories of work ``item`` that every seat of its poll looks at."""
+    head = word(3 * 32) + word(poll_seed or bytes(32)) + word(item)
+    return int.from_bytes(sha256(head + _text("mandatory")).digest(), "big") % count
+
+
+def decoy_noise(secret: bytes, index: int) -> tuple[int, ...]:
+    """The first sixteen coefficients of a decoy's activation proof at trajectory ``index``, below 65497."""
+    digest = sha256(word(3 * 32) + word(secret) + word(index) + _text("decoy")).digest()
+    return tuple(int.from_bytes(digest[i : i + 2], "big") % 65_497 for i in range(0, 32, 2))
+
+
+def _text(text: str) -> bytes:
+    """A string of at most 32 bytes as ``abi.encode`` puts it behind the words: length, then padded bytes."""
+    return word(len(text)) + text.encode().ljust(32, b"\x00")
 
 
 def lease_seed(

@@ -12,14 +12,15 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from . import codec, merkle
+from . import codec, economics, merkle
 from .codec import B32, U8, U16, U32, U64
 from .errors import CommonweightError
 
 T = TypeVar("T")
 TOKEN = 10**18
-KINDS = ("pretrain",)
-MERGE_RULES = ("mean",)
+KINDS = ("pretrain", "grpo")
+MERGE_RULES = ("mean", "trimmed")
+MAX_TRAJECTORIES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,10 @@ class TrainingSpec:
 
 @dataclass(frozen=True, slots=True)
 class MergeSpec:
-    """The integer outer step: weights are ``lane * 2**-weight_bits``, update lanes are shifted by ``update_shift``."""
+    """The integer outer step: weights are ``lane * 2**-weight_bits``, update lanes are shifted by ``update_shift``.
+
+    With the rule ``trimmed`` the ``trim`` percent lowest and highest values of each lane are left out.
+    """
 
     rule: str = "mean"
     weight_bits: U8 = 24
@@ -66,6 +70,7 @@ class MergeSpec:
     lr_den: U16 = 10
     momentum_num: U16 = 9
     momentum_den: U16 = 10
+    trim: U8 = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +88,52 @@ class VerificationSpec:
     topk: U16 = 128
     chunk: U16 = 32
     max_exponent_mismatches: U16 = 4
-    max_mantissa_mean: float = 0.25
-    max_sign_mismatches: U16 = 1
-    max_proof_score: float = 0.15
+    max_mantissa_mean: float = 0.1
+    max_sign_mismatches: U16 = 2
+    max_proof_score: float = 0.05
     arithmetic: str = "f32"
     tolerance: float = 0.0
     profile: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderSpec:
+    """How a model differs from the built-in decoder; zeros mean as many as there are query heads, and dim / heads."""
+
+    kv_heads: U16 = 0
+    head_dim: U16 = 0
+    norm_eps: float = 1e-5
+    rope_base: float = 10_000.0
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    tied: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RlSpec:
+    """Reinforcement learning of one lease: every segment learns from rollouts of the policy ``lag`` segments before.
+
+    A segment consumes ``training.segment * training.batch`` trajectories, ``group`` per prompt. ``clip_low``,
+    ``clip_high`` and ``ratio_cap`` bound importance ratios; tokens whose probability moved by more than ``mask``
+    since they were sampled teach nothing. ``max_margin`` and ``max_logprob_error`` (nats) are how far a sampled token
+    may lie behind the replayed choice, and a claimed log-probability from the replayed one. A seat that draws rollouts
+    replays ``block`` trajectories of a segment.
+    """
+
+    group: U16 = 16
+    max_new: U16 = 12
+    lag: U8 = 1
+    temperature: float = 1.0
+    algorithm: str = "dr_grpo"
+    loss: str = "clip"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    ratio_cap: float = 4.0
+    mask: float = 0.9
+    lora_rank: U16 = 0
+    block: U16 = 64
+    max_margin: float = 1e-3
+    max_logprob_error: float = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +150,8 @@ class Spec:
     data_length: U64
     validation_length: U64
     initial_model: B32
+    decoder: DecoderSpec = DecoderSpec()
+    rl: RlSpec = RlSpec()
 
     def encode(self) -> bytes:
         """Canonical bytes."""
@@ -120,7 +167,8 @@ class Spec:
         """Strictly decode and check a spec received as an artifact."""
         spec = codec.decode(Spec, data)
         check_training(spec.kind, spec.model, spec.training, spec.merge, spec.verification)
-        if not 0 < spec.validation_length < spec.data_length:
+        check_rl(spec.kind, spec.model, spec.decoder, spec.training, spec.rl, spec.verification)
+        if spec.kind == "pretrain" and not 0 < spec.validation_length < spec.data_length:
             raise _bad("validation_length", "must lie inside the data")
         return spec
 
@@ -132,6 +180,20 @@ class DataSpec:
     source: str = "pydoc-topics"
     validation_fraction: float = 0.1
     max_bytes: U32 = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StartSpec:
+    """Publisher's side: the initial weights. A Hugging Face folder relative to the TOML, or seeded ones; then at most
+    ``warm_steps`` supervised steps on demonstrations of which the share ``warm_lazy`` only copies the question, until
+    the held-out accuracy reaches ``warm_until``."""
+
+    folder: str = ""
+    warm_steps: U32 = 0
+    warm_batch: U16 = 64
+    warm_lr: float = 3e-3
+    warm_lazy: float = 0.5
+    warm_until: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +235,30 @@ class Economy:
         """What the publisher locks: the worst case of all rounds, in token wei."""
         return self.rounds * (self.slots * (self.reward + self.fee) + self.merge_reward)
 
+    @property
+    def terms(self) -> economics.Terms:
+        """The same as the chain is told."""
+        w = self.windows
+        return economics.Terms(
+            reward=self.reward,
+            bond=self.bond,
+            agg_reward=self.merge_reward,
+            agg_bond=self.merge_bond,
+            slots=self.slots,
+            rounds=self.rounds,
+            fee_bps=self.fee_bps,
+            want=self.want,
+            quorum=self.quorum,
+            lag=self.lag,
+            decoy_one_in=self.decoy_one_in,
+            claim_t=w.claim,
+            train_t=w.train,
+            seal_t=w.seal,
+            reveal_t=w.reveal,
+            open_t=w.open,
+            agg_t=w.merge,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TaskFile:
@@ -186,6 +272,9 @@ class TaskFile:
     verification: VerificationSpec
     data: DataSpec
     economy: Economy
+    decoder: DecoderSpec = DecoderSpec()
+    rl: RlSpec = RlSpec()
+    start: StartSpec = StartSpec()
 
 
 _SECTIONS: dict[str, type] = {
@@ -195,6 +284,9 @@ _SECTIONS: dict[str, type] = {
     "verification": VerificationSpec,
     "data": DataSpec,
     "economy": Economy,
+    "decoder": DecoderSpec,
+    "rl": RlSpec,
+    "start": StartSpec,
 }
 _AMOUNTS = {"reward", "bond", "merge_reward", "merge_bond"}
 
@@ -225,9 +317,12 @@ def parse_task(text: str) -> TaskFile:
     }
     task = TaskFile(name=name, kind=kind, **parts)
     check_training(kind, task.model, task.training, task.merge, task.verification)
+    check_rl(kind, task.model, task.decoder, task.training, task.rl, task.verification)
     if not 0 < task.data.validation_fraction < 0.9:
         raise _bad("data.validation_fraction", "must lie between 0 and 0.9")
     check_economy(task.economy)
+    if task.economy.decoy_one_in and task.verification.topk < 16:
+        raise _bad("verification.topk", "must be 16 or more in a task with decoys")
     return task
 
 
@@ -311,7 +406,11 @@ def check_training(
     """Refuse a spec that no honest node could train or check. Raises E1004."""
     rules = [
         (kind in KINDS, "task.kind", f"must be one of {', '.join(KINDS)}, got `{kind}`"),
-        (model.vocab == 256, "model.vocab", "must be 256: tokens are bytes"),
+        (
+            model.vocab == 256 or (kind == "grpo" and 2 <= model.vocab <= 1 << 20),
+            "model.vocab",
+            "must be 256: tokens are bytes",
+        ),
         (1 <= model.layers <= 48, "model.layers", "must be 1..48"),
         (1 <= model.heads and 8 <= model.dim <= 4096, "model.dim", "must be 8..4096"),
         (
@@ -342,15 +441,30 @@ def check_training(
         (0 < training.clip, "training.clip", "must be above 0"),
         (merge.rule in MERGE_RULES, "merge.rule", f"must be one of {', '.join(MERGE_RULES)}"),
         (8 <= merge.weight_bits <= 28, "merge.weight_bits", "must be 8..28"),
+        (
+            (merge.rule == "trimmed") == (0 < merge.trim) and merge.trim <= 49,
+            "merge.trim",
+            'must be 1..49 percent with the rule "trimmed", and 0 with "mean"',
+        ),
         (merge.update_shift <= 15, "merge.update_shift", "must be 0..15"),
         (0 < merge.lr_num and 0 < merge.lr_den, "merge.lr", "must be a positive fraction"),
         (merge.momentum_num < merge.momentum_den, "merge.momentum", "must be below 1"),
         (
-            1 <= verification.checks <= training.segments,
+            1 <= verification.checks and (kind == "grpo" or verification.checks <= training.segments),
             "verification.checks",
             f"must be 1..{training.segments}, the segments of a work",
         ),
         (1 <= verification.topk <= 1024, "verification.topk", "must be 1..1024"),
+        (
+            kind != "grpo" or verification.topk <= model.dim,
+            "verification.topk",
+            "must be at most model.dim: a completion may be one token long",
+        ),
+        (
+            kind != "grpo" or training.steps * training.batch <= MAX_TRAJECTORIES,
+            "training.steps",
+            f"times training.batch must be at most {MAX_TRAJECTORIES} trajectories",
+        ),
         (
             1 <= verification.chunk and verification.chunk * model.dim >= 2 * verification.topk,
             "verification.topk",
@@ -368,7 +482,8 @@ def check_training(
             "and max_mantissa_mean must not be negative, nor above 256 and 128",
         ),
         (
-            verification.chunk > 0 and training.batch * model.context % verification.chunk == 0,
+            verification.chunk > 0
+            and (kind == "grpo" or training.batch * model.context % verification.chunk == 0),
             "verification.chunk",
             "must divide training.batch * model.context, the tokens of a step",
         ),
@@ -378,25 +493,78 @@ def check_training(
             raise _bad(where, why)
 
 
-def check_economy(e: Economy) -> None:
-    """The inequalities that ``Tasks.publish`` checks on-chain (research: contracts 3.12). Raises E1005."""
-    windows = [getattr(e.windows, f.name) for f in fields(e.windows)]
+ALGORITHMS = ("dr_grpo", "grpo", "rloo")
+LOSSES = ("clip", "dppo", "ratio")
+
+
+def check_rl(
+    kind: str,
+    model: ModelSpec,
+    decoder: DecoderSpec,
+    training: TrainingSpec,
+    rl: RlSpec,
+    verification: VerificationSpec,
+) -> None:
+    """Refuse a reinforcement-learning task that no honest node could train or check. Raises E1004."""
+    if kind != "grpo":
+        return
+    kv, head = decoder.kv_heads or model.heads, decoder.head_dim or model.dim // model.heads
     rules = [
-        (e.reward > 0, "economy.reward must be above 0"),
-        (e.bond >= e.reward, "economy.bond must be at least economy.reward, or cheating would pay"),
-        (e.merge_reward <= e.reward, "economy.merge_reward must be at most economy.reward"),
-        (e.merge_bond > 0, "economy.merge_bond must be above 0"),
-        (1 <= e.slots <= 256, "economy.slots must be 1..256"),
-        (1 <= e.rounds, "economy.rounds must be 1..65535"),
-        (100 <= e.fee_bps <= 5000, "economy.fee_bps must be 100..5000: validators must be paid"),
-        (1 <= e.quorum <= e.want, "economy.quorum must be 1..want"),
-        (1 <= e.lag <= 4, "economy.lag must be 1..4"),
-        (e.decoy_one_in == 0, "economy.decoy_one_in must be 0 in this version"),
+        (model.heads % kv == 0, "decoder.kv_heads", "must divide model.heads"),
+        (2 <= head <= 512 and head % 2 == 0, "decoder.head_dim", "must be even and 2..512"),
+        (0 < decoder.norm_eps < 1, "decoder.norm_eps", "must lie between 0 and 1"),
+        (decoder.rope_base > 1, "decoder.rope_base", "must be above 1"),
+        (2 <= rl.group <= 256, "rl.group", "must be 2..256 samples of one prompt"),
+        (training.batch % max(1, rl.group) == 0, "training.batch", "must be a multiple of rl.group"),
+        (1 <= rl.block, "rl.block", "must be 1 or more trajectories"),
         (
-            all(1 <= w <= 7 * 86_400 for w in windows),
-            "each window in economy.windows must be 1 second to 7 days",
+            verification.tolerance == 0 and verification.arithmetic == "f32",
+            "verification.tolerance",
+            "must be 0 and the arithmetic f32: this kind replays bit for bit",
         ),
+        (1 <= rl.max_new < model.context, "rl.max_new", "must be 1 or more and below model.context"),
+        (rl.lag <= 8, "rl.lag", "must be 0..8 segments"),
+        (0.05 <= rl.temperature <= 10, "rl.temperature", "must be 0.05..10"),
+        (rl.algorithm in ALGORITHMS, "rl.algorithm", f"must be one of {', '.join(ALGORITHMS)}"),
+        (rl.loss in LOSSES, "rl.loss", f"must be one of {', '.join(LOSSES)}"),
+        (0 < rl.clip_low < 1, "rl.clip_low", "must lie between 0 and 1"),
+        (0 < rl.clip_high <= 10, "rl.clip_high", "must be above 0 and at most 10"),
+        (rl.ratio_cap > 1, "rl.ratio_cap", "must be above 1"),
+        (0 < rl.mask <= 1, "rl.mask", "must be above 0 and at most 1"),
+        (0 < rl.max_margin < 1, "rl.max_margin", "must lie between 0 and 1"),
+        (0 < rl.max_logprob_error < 1, "rl.max_logprob_error", "must lie between 0 and 1"),
     ]
-    for ok, why in rules:
+    for ok, where, why in rules:
         if not ok:
-            raise CommonweightError("E1005", f"impossible economy: {why}")
+            raise _bad(where, why)
+
+
+_TERMS = {
+    "reward": ("reward", "must be above 0"),
+    "want": ("want", "must be 1..65535"),
+    "bond": ("bond", "must be at least {least}, or cheating would pay"),
+    "aggReward": ("merge_reward", "must be at most economy.reward"),
+    "aggBond": ("merge_bond", "must be above 0"),
+    "feeBps": ("fee_bps", "must be 100..5000: validators must be paid"),
+    "decoyOneIn": ("decoy_one_in", "must be 0 or 10..4096"),
+    "slots": ("slots", "must be 1..256"),
+    "rounds": ("rounds", "must be 1..65535"),
+    "quorum": ("quorum", "must be 1..want"),
+    "lag": ("lag", "must be 1..4"),
+    "risk": ("decoy_one_in", "makes a vote stake {value}; a seat's stake covers {most} at most"),
+    "exitDelay": ("windows", "seal, reveal and open are too long: seats could leave before disputes end"),
+}
+"""What a complaint of `core.economics` is about in a task file, and what to say of it."""
+
+
+def check_economy(e: Economy, host: economics.Host | None = None) -> None:
+    """The inequalities that ``Tasks.publish`` checks on the chain. Raises E1005.
+
+    ``host``: what the deployment fixes, the defaults if None.
+    """
+    for c in economics.complaints(e.terms, economics.Rule(), host or economics.Host()):
+        key, why = _TERMS.get(c.what, ("windows", "each window must be 1 second to 7 days"))
+        wei = c.what in ("bond", "risk")
+        value, least, most = (f"{x / TOKEN:g}" if wei else str(x) for x in (c.value, c.least, c.most))
+        why = why.format(value=value, least=least, most=most)
+        raise CommonweightError("E1005", f"impossible economy: economy.{key} {why}")

@@ -1,17 +1,19 @@
-"""The fold: what the chain says, as plain data. Same events in, same state out; a node's files can always be rebuilt.
+"""What the chain says, as plain data; `fold` makes it from events.
 
-`State` mirrors the contracts' state machines (docs/protocol) and nothing local. Times are chain seconds.
+`State` mirrors the contracts' state machines (docs/protocol.md) and nothing local. Times are chain seconds, amounts
+token wei.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
 
-from .events import Event
 from .seeds import is_drawn
+
+JURIES = (7, 15, 31, 2**16 - 1)
+"""Expected jurors of each level of a dispute (contracts: ``Court.want``); the last one is everybody."""
 
 
 class WorkState(IntEnum):
@@ -25,6 +27,7 @@ class WorkState(IntEnum):
     SOFT = 5
     HARD = 6
     EXPIRED = 7
+    DECOY = 8
 
     @property
     def final(self) -> bool:
@@ -34,7 +37,11 @@ class WorkState(IntEnum):
 
 @dataclass(slots=True)
 class Work:
-    """One lease and what became of it; amounts in token wei."""
+    """One lease and what became of it.
+
+    ``origin``: (round, slot) of the lease, where the work entered one round late; ``late_as``: (round, slot) of such a
+    work, at the lease that it came from. ``patience``: until when a trainer who said that he will be late may be.
+    """
 
     slot: int
     trainer: bytes
@@ -47,21 +54,42 @@ class Work:
     paid: int = 0
     lost: int = 0
     disputes: list[int] = field(default_factory=list)
+    origin: tuple[int, int] | None = None
+    late_as: tuple[int, int] | None = None
+    patience: int | None = None
+    given_back: bool = False
 
     @property
     def resolved(self) -> bool:
-        """Its place in the round's mask is decided."""
-        return self.state.final or self.state is WorkState.DISPUTED
+        """Its place in the round's mask is decided: never submitted, opened, or rejected by somebody."""
+        return self.root is None or self.opened or bool(self.disputes)
+
+    @property
+    def carried_out(self) -> bool:
+        """A lease that was neither given back nor moved to another round."""
+        return not self.given_back and self.late_as is None
+
+
+@dataclass(slots=True)
+class Contest:
+    """A bonded demand that one lane of a proposal be shown."""
+
+    by: bytes
+    leaf: int
+    lane: int
+    until: int
 
 
 @dataclass(slots=True)
 class Proposal:
-    """A proposed model version of a round."""
+    """A proposed model version of a round; ``moved_at``: when it was made, or its last contest was cleared."""
 
     root: bytes
     by: bytes
     at: int
-    contested: bool = False
+    moved_at: int
+    contest: Contest | None = None
+    refuted_by: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -73,6 +101,8 @@ class Round:
     claim_end: int
     begun_at: int
     works: dict[int, Work] = field(default_factory=dict)
+    late: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """(round, slot) of works that are just entering late, by their place."""
     beacon: int | None = None
     train_end: int | None = None
     seed: bytes | None = None
@@ -80,6 +110,9 @@ class Round:
     empty: bool = False
     proposal: Proposal | None = None
     dropped: set[bytes] = field(default_factory=set)
+    fines: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """(who lost a merge bond, who got half of it)"""
+    moved_at: int = 0
     model: bytes | None = None
     mask: int = 0
     skipped: bool = False
@@ -88,6 +121,11 @@ class Round:
     def settled(self) -> bool:
         """Advanced or skipped: the model after this round is fixed."""
         return self.model is not None
+
+    @property
+    def claimed(self) -> int:
+        """Leases that are held: what was given back is free again, and what enters late is no lease."""
+        return sum(w.origin is None and not w.given_back for w in self.works.values())
 
     @property
     def included(self) -> list[Work]:
@@ -104,6 +142,7 @@ class Task:
     spec: bytes
     initial: bytes
     params: Mapping[str, int]
+    rule: Mapping[str, int]
     uri: str
     rounds: dict[int, Round] = field(default_factory=dict)
     closed: bool = False
@@ -171,6 +210,8 @@ class Poll:
     sealed: dict[int, int] = field(default_factory=dict)
     revealed: dict[int, list[tuple[int, bool]]] = field(default_factory=dict)
     settled: dict[int, tuple[int, int]] = field(default_factory=dict)
+    leaked: dict[int, tuple[bytes, int]] = field(default_factory=dict)
+    """Seats whose votes somebody gave away before sealing ended: to whom, and what it cost."""
 
     def drawn(self, item: int) -> tuple[int, ...]:
         """Seats drawn for ``item``, ascending; empty while the seed is unknown."""
@@ -179,9 +220,31 @@ class Poll:
         return tuple(s for s in self.members if is_drawn(self.seed, item, s, self.seats, self.want))
 
 
+class Phase(IntEnum):
+    """Twin of ``Types.Phase``: the leaf is to be shown, a jury votes, its ruling can be appealed, over."""
+
+    FILED = 0
+    JURY = 1
+    RULED = 2
+    FINAL = 3
+
+
+@dataclass(slots=True)
+class Appeal:
+    """A bonded appeal against a ruling; the bond is lost when the dispute ends as it stood."""
+
+    level: int
+    by: bytes
+    bond: int
+    against: WorkState
+
+
 @dataclass(slots=True)
 class Dispute:
-    """Is this leaf valid? Or, with ``merge``, is the round's proposal right?"""
+    """Is this leaf of this work bad? ``outcome`` is the final answer, ``ruling`` the last jury's.
+
+    ``poll``: the jury's, 0 before there is one. ``counts``: hard, soft and innocent votes of the last ruling.
+    """
 
     id: int
     task: int
@@ -189,8 +252,14 @@ class Dispute:
     slot: int
     tree: int
     leaf: int
-    poll: int
-    merge: bool = False
+    phase: Phase = Phase.FILED
+    level: int = 0
+    poll: int = 0
+    answered_by: bytes | None = None
+    ruling: WorkState | None = None
+    ruled_at: int | None = None
+    counts: tuple[int, int, int] = (0, 0, 0)
+    appeals: list[Appeal] = field(default_factory=list)
     outcome: WorkState | None = None
 
 
@@ -202,7 +271,10 @@ class State:
     seats: dict[int, Seat] = field(default_factory=dict)
     polls: dict[int, Poll] = field(default_factory=dict)
     disputes: dict[int, Dispute] = field(default_factory=dict)
+    juries: dict[int, int] = field(default_factory=dict)
+    """Dispute of each jury's poll."""
     endpoints: dict[bytes, str] = field(default_factory=dict)
+    payouts: dict[bytes, bytes] = field(default_factory=dict)
     free: dict[bytes, int] = field(default_factory=dict)
     received: dict[bytes, int] = field(default_factory=dict)
     deposits: dict[bytes, int] = field(default_factory=dict)
@@ -217,253 +289,22 @@ class State:
                     return task, round_
         return None
 
-
-def fold(events: Iterable[Event], state: State | None = None) -> State:
-    """State after ``events``, in chain order, continuing from ``state`` when given."""
-    state = state or State()
-    for event in events:
-        handler = _HANDLERS.get((event.contract, event.name))
-        if handler:
-            handler(state, event, event.args)
-        state.events += 1
-    return state
-
-
-Handler = Callable[[State, Event, Mapping[str, Any]], None]
-_HANDLERS: dict[tuple[str, str], Handler] = {}
-
-
-def _on(contract: str, name: str) -> Callable[[Handler], Handler]:
-    def register(handler: Handler) -> Handler:
-        _HANDLERS[contract, name] = handler
-        return handler
-
-    return register
-
-
-def _round(s: State, a: Mapping[str, Any]) -> Round:
-    return s.tasks[a["task"]].rounds[a["round"]]
-
-
-def _work(s: State, a: Mapping[str, Any], e: Event) -> Work:
-    work = _round(s, a).works[a["slot"]]
-    work.changed_at = e.timestamp
-    return work
-
-
-def _credit(s: State, who: bytes, amount: int) -> None:
-    s.free[who] = s.free.get(who, 0) + amount
-
-
-@_on("Vault", "Deposited")
-def _deposited(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    _credit(s, a["who"], a["amount"])
-    s.deposits[a["who"]] = s.deposits.get(a["who"], 0) + 1
-
-
-@_on("Vault", "Withdrawn")
-def _withdrawn(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    _credit(s, a["who"], -a["amount"])
-    s.withdrawals[a["who"]] = s.withdrawals.get(a["who"], 0) + 1
-
-
-@_on("Vault", "Locked")
-def _locked(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    _credit(s, a["from"], -a["amount"])
-
-
-@_on("Vault", "Paid")
-def _paid(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    _credit(s, a["to"], a["amount"])
-    s.received[a["to"]] = s.received.get(a["to"], 0) + a["amount"]
-
-
-@_on("Tasks", "Published")
-def _published(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.tasks[a["task"]] = Task(
-        a["task"], a["publisher"], a["specHash"], a["model"], dict(a["params"]), a["uri"]
-    )
-    s.endpoints.setdefault(a["publisher"], a["uri"])
-
-
-@_on("Tasks", "Endpoint")
-def _endpoint(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.endpoints[a["who"]] = a["uri"]
-
-
-@_on("Tasks", "RoundBegun")
-def _begun(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.tasks[a["task"]].rounds[a["round"]] = Round(a["round"], a["base"], a["claimEnd"], e.timestamp)
-
-
-@_on("Tasks", "Claimed")
-def _claimed(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    _round(s, a).works[a["slot"]] = Work(a["slot"], a["trainer"], a["seal"], e.timestamp)
-
-
-@_on("Tasks", "Drawn")
-def _drawn(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    r = _round(s, a)
-    r.beacon, r.train_end = a["beacon"], a["trainEnd"]
-
-
-@_on("Tasks", "Seeded")
-def _task_seeded(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    _round(s, a).seed = a["seed"]
-
-
-@_on("Tasks", "Submitted")
-def _submitted(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    w = _work(s, a, e)
-    w.state, w.root = WorkState.SUBMITTED, a["root"]
-
-
-@_on("Tasks", "Checking")
-def _checking(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    r = _round(s, a)
-    r.poll, r.empty = a["poll"] or None, not a["poll"]
-
-
-@_on("Tasks", "Opened")
-def _opened(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    w = _work(s, a, e)
-    w.opened = True
-    if w.state is WorkState.SUBMITTED:
-        w.state, w.included, w.paid = WorkState.VALID, a["included"], a["paid"]
-
-
-@_on("Tasks", "Expired")
-def _expired(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    w = _work(s, a, e)
-    w.state, w.lost = WorkState.EXPIRED, a["lost"]
-
-
-@_on("Tasks", "Disputed")
-def _disputed(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    w = _work(s, a, e)
-    w.state = WorkState.DISPUTED
-    if a["dispute"] not in w.disputes:
-        w.disputes.append(a["dispute"])
-
-
-@_on("Tasks", "Resolved")
-def _resolved(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    w = _work(s, a, e)
-    w.state, w.paid, w.lost = WorkState(a["state"]), a["paid"], a["lost"]
-
-
-@_on("Tasks", "Proposed")
-def _proposed(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    _round(s, a).proposal = Proposal(a["root"], a["by"], e.timestamp)
-
-
-@_on("Tasks", "Contested")
-def _contested(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    proposal = _round(s, a).proposal
-    if proposal:
-        proposal.contested = True
-    s.disputes[a["dispute"]].merge = True
-
-
-@_on("Tasks", "ProposalDropped")
-def _dropped(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    r = _round(s, a)
-    if r.proposal:
-        r.dropped.add(r.proposal.root)
-    r.proposal = None
-
-
-@_on("Tasks", "Advanced")
-def _advanced(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    r = _round(s, a)
-    r.model, r.mask, r.skipped = a["model"], a["mask"], a["skipped"]
-
-
-@_on("Tasks", "Closed")
-def _closed(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.tasks[a["task"]].closed = True
-
-
-@_on("Tasks", "Reclaimed")
-def _reclaimed(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.tasks[a["task"]].reclaimed = a["amount"]
-
-
-@_on("Panel", "Seated")
-def _seated(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.seats[a["seat"]] = Seat(a["seat"], a["owner"], e.block)
-
-
-@_on("Panel", "Exiting")
-def _exiting(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.seats[a["seat"]].exit_at = a["exitAt"]
-
-
-@_on("Panel", "Left")
-def _left(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.seats[a["seat"]].left = True
-
-
-@_on("Panel", "PollOpened")
-def _poll_opened(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    members = tuple(i for i, seat in sorted(s.seats.items()) if seat.exit_at is None)
-    s.polls[a["poll"]] = Poll(
-        id=a["poll"],
-        asker=a["asker"],
-        opened_at=e.timestamp,
-        seal_end=a["sealEnd"],
-        reveal_end=a["revealEnd"],
-        want=a["want"],
-        risk=a["risk"],
-        seats=a["seats"],
-        beacon=a["beacon"],
-        members=members,
-    )
-
-
-@_on("Panel", "Armed")
-def _armed(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.polls[a["poll"]].beacon = a["beacon"]
-
-
-@_on("Panel", "Seeded")
-def _poll_seeded(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.polls[a["poll"]].seed = a["seed"]
-
-
-@_on("Panel", "Sealed")
-def _sealed(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.polls[a["poll"]].sealed[a["seat"]] = a["n"]
-
-
-@_on("Panel", "PollPhase")
-def _phase(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    poll = s.polls[a["poll"]]
-    poll.seal_end, poll.reveal_end = a["sealEnd"], a["revealEnd"]
-
-
-@_on("Panel", "Voted")
-def _voted(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.polls[a["poll"]].revealed.setdefault(a["seat"], []).append((a["vote"], a["counted"]))
-
-
-@_on("Panel", "Settled")
-def _settled(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.polls[a["poll"]].settled[a["seat"]] = (a["paid"], a["lost"])
-
-
-@_on("Panel", "Forfeited")
-def _forfeited(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.polls[a["poll"]].settled[a["seat"]] = (0, a["lost"])
-
-
-@_on("Court", "Filed")
-def _filed(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.disputes[a["dispute"]] = Dispute(
-        a["dispute"], a["task"], a["round"], a["slot"], a["tree"], a["leaf"], a["poll"]
-    )
-
-
-@_on("Court", "Ruled")
-def _ruled(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    s.disputes[a["dispute"]].outcome = WorkState(a["outcome"])
+    def jury_dispute(self, poll: int) -> Dispute | None:
+        """The dispute that a poll judges, or None for a poll about works."""
+        return self.disputes.get(self.juries.get(poll, 0))
+
+    def accused(self, dispute: Dispute) -> tuple[Task, Round, Work]:
+        """The work that a dispute is about, with its round and task."""
+        task = self.tasks[dispute.task]
+        return task, task.rounds[dispute.round], task.rounds[dispute.round].works[dispute.slot]
+
+    def answer_end(self, dispute: Dispute) -> int:
+        """Until when an accused leaf can be shown (contracts: ``Tasks.accused``)."""
+        task, round_, _ = self.accused(dispute)
+        return (self.polls[round_.poll].reveal_end if round_.poll else 0) + task.params["openT"]
+
+    def appeal_end(self, dispute: Dispute) -> int:
+        """Until when the last ruling can be appealed; 0 when it cannot."""
+        if dispute.phase is not Phase.RULED or dispute.ruled_at is None:
+            return 0
+        return dispute.ruled_at + self.tasks[dispute.task].params["openT"]

@@ -24,7 +24,7 @@ WITHHELD = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The ABI struct behind a work root (contracts: ``Types.Header``)."""
+    """The ABI struct behind a work root (contracts: ``Types.Header``); ``update_length`` in bytes."""
 
     update_root: bytes
     update_length: int

@@ -56,18 +56,31 @@ def forward(spec: ModelSpec, flat: Tensor, tokens: Tensor) -> tuple[Tensor, Tens
 
     ``flat`` float32 ``(n,)``; ``tokens`` int64 ``(batch, time)``.
     """
+    p = _split(spec, flat)
+    hidden = _hidden(spec, p, tokens)
+    return F.linear(hidden, p["embed"]), hidden
+
+
+def hidden_states(spec: ModelSpec, flat: Tensor, tokens: Tensor) -> Tensor:
+    """The second half of `forward` alone: a caller that needs few positions' logits computes only those."""
+    return _hidden(spec, _split(spec, flat), tokens)
+
+
+def _split(spec: ModelSpec, flat: Tensor) -> dict[str, Tensor]:
     named = shapes(spec)
     # One split instead of many slices: its backward pass writes the flat gradient once.
     pieces = torch.split(flat, [math.prod(shape) for _, shape in named])
-    p = {name: piece.view(shape) for (name, shape), piece in zip(named, pieces, strict=True)}
+    return {name: piece.view(shape) for (name, shape), piece in zip(named, pieces, strict=True)}
+
+
+def _hidden(spec: ModelSpec, p: dict[str, Tensor], tokens: Tensor) -> Tensor:
     cos, sin = _rotary(spec, tokens.shape[1])
     x = F.embedding(tokens, p["embed"])
     for i in range(spec.layers):
         x = x + _attention(spec, _norm(x, p[f"{i}.norm1"]), p[f"{i}.qkv"], p[f"{i}.out"], cos, sin)
         gate, up = F.linear(_norm(x, p[f"{i}.norm2"]), p[f"{i}.gate_up"]).chunk(2, dim=-1)
         x = x + F.linear(F.silu(gate) * up, p[f"{i}.down"])
-    hidden = _norm(x, p["norm"])
-    return F.linear(hidden, p["embed"]), hidden
+    return _norm(x, p["norm"])
 
 
 def _norm(x: Tensor, weight: Tensor) -> Tensor:

@@ -21,16 +21,21 @@ from ..chain.journal import Journal
 from ..chain.sender import Refused, Sender
 from ..core.duties import Duty, Todo, cranks, mask_final
 from ..core.errors import CommonweightError
-from ..core.hashing import abi_sha256
-from ..core.state import Poll, Round, State, Task, Work, fold
+from ..core.fold import fold
+from ..core.hashing import abi_sha256, tagged
+from ..core.state import JURIES, Poll, Round, State, Task, Work
 from ..shardcast.address import AddressPolicy
 from ..shardcast.fetch import Library
 from ..shardcast.server import ArtifactServer
 from ..shardcast.store import Store
+from ..shardcast.versions import VersionBook
 from ..tasks.kinds import parameters
+from ..tasks.lease import Lease
+from .exhibits import LANES, accused_leaf, fields, first_difference, merge_proof
 from .farewell import Farewell
 from .jobs import Jobs
-from .lineage import Lineage
+from .leasing import lease_of, place_of
+from .lineage import Lineage, Shelf
 from .metrics import Metrics
 
 log = logging.getLogger("commonweight.node")
@@ -51,6 +56,7 @@ class Settings:
     exit_when_done: bool = False
     attack: str = "none"
     public_url: str = ""
+    seats: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,7 @@ class Kit:
     library: Library
     metrics: Metrics
     state: State
+    book: VersionBook
 
 
 class Node:
@@ -80,8 +87,9 @@ class Node:
         self.now = 0
         self.block = 0
         self._seen = b""
+        self._said = False
         self.jobs = Jobs(self._job_failed)
-        self.lineage = Lineage(self.get, kit.store.put, parameters)
+        self.lineage = Lineage(self.get, kit.store.put, parameters, Shelf(kit.library, kit.book))
         self.versions: dict[int, bytes] = {}
         self.farewell = Farewell(AddressPolicy(kit.chain.chain_id in LOCAL_CHAINS))
         self.stop = threading.Event()
@@ -90,7 +98,8 @@ class Node:
             Duty.TOUCH: self.do_touch,
             Duty.EXPIRE: self.do_expire,
             Duty.PROPOSE: self.do_propose,
-            Duty.CONTEST: self.do_contest,
+            Duty.REFUTE: self.do_refute,
+            Duty.CLEAR: self.do_clear,
             Duty.ADVANCE: self.do_advance,
             Duty.RULE: self.do_rule,
             Duty.FORFEIT: self.do_forfeit,
@@ -139,6 +148,7 @@ class Node:
             self.kit.metrics.write(
                 "effect", id=effect.effect_id, state=effect.state, gas=effect.gas_used, error=effect.error
             )
+        self._say_what_is_missing()
         self.prepare()
         self.keep_up()
         self.collect()
@@ -146,6 +156,15 @@ class Node:
             if self.stop.is_set():
                 return
             self.attempt(todo)
+
+    def _say_what_is_missing(self) -> None:
+        """Once: a person who started a node for a task that nobody has published waits for nothing."""
+        if self.task is None and not self._said and self.settings.task:
+            self._said = True
+            known = ", ".join(map(str, sorted(self.state.tasks))) or "none"
+            log.warning(
+                "waiting for task %d: it is not published yet (published: %s)", self.settings.task, known
+            )
 
     def follow(self, head: Head | None = None) -> None:
         """Fold what is new on the chain; a reorg folds everything again."""
@@ -255,11 +274,19 @@ class Node:
         return found, round_, round_.works[slot]
 
     def round_seed(self, task: Task, round_: Round) -> bytes | None:
-        """The round's data seed: from the chain's event, or from the beacon block before anybody stored it."""
+        """A round's data seed: from the chain's event, or from the beacon block before anybody stored it."""
         if round_.seed is None and round_.beacon is not None and self.block > round_.beacon:
             block_hash = self.kit.chain.block_hash(round_.beacon)
             return block_hash and abi_sha256(block_hash, task.id, round_.index)
         return round_.seed
+
+    def lease(self, task: Task, round_: Round, work: Work) -> Lease | None:
+        """The lease behind a work; None while its seed is not known."""
+        beacon = self.round_seed(task, task.rounds[place_of(round_, work)[0]])
+        if beacon is None:
+            return None
+        chain = self.kit.chain
+        return lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)
 
     def poll_seed(self, poll: Poll) -> bytes | None:
         """The poll's sortition seed, likewise."""
@@ -302,7 +329,8 @@ class Node:
         self.call(f"expire:{task}:{index}:{slot}", "Tasks", "expire", task, index, slot)
 
     def do_rule(self, dispute: int) -> None:
-        self.call(f"rule:{dispute}", "Court", "rule", dispute)
+        found = self.state.disputes[dispute]
+        self.call(f"rule:{dispute}:{found.level}:{found.phase.name}", "Court", "rule", dispute)
 
     def do_forfeit(self, poll: int, seat: int) -> None:
         self.call(f"forfeit:{poll}:{seat}", "Panel", "forfeit", poll, seat)
@@ -311,29 +339,90 @@ class Node:
         self.call(f"reclaim:{task}", "Tasks", "reclaim", task)
 
     def do_advance(self, task: int, index: int) -> None:
-        self.call(f"advance:{task}:{index}", "Tasks", "advance", task, index)
+        _, round_ = self.round_of(task, index)
+        self.call(f"advance:{task}:{index}:{round_.moved_at}", "Tasks", "advance", task, index)
 
     def do_propose(self, task: int, index: int) -> None:
-        found, _ = self.round_of(task, index)
         root = self.merged_root(task, index)
-        if root is not None and self.fund(found.params["aggBond"]):
-            self.call(f"propose:{task}:{index}:{root.hex()[:8]}", "Tasks", "propose", task, index, root)
+        if root is not None:
+            self.propose(task, index, root)
 
-    def do_contest(self, task: int, index: int) -> None:
+    def propose(self, task: int, index: int, root: bytes) -> None:
+        """Propose ``root`` as the model after a round, bonded."""
         found, round_ = self.round_of(task, index)
-        root = self.merged_root(task, index)
-        if root is None or round_.proposal is None or round_.proposal.root == root:
-            return
-        self.kit.metrics.write(
-            "wrong-merge", task=task, round=index, proposed=round_.proposal.root, right=root
-        )
         if self.fund(found.params["aggBond"]):
-            self.call(f"contest:{task}:{index}:{round_.proposal.at}", "Tasks", "contestMerge", task, index)
+            name = f"propose:{task}:{index}:{root.hex()[:8]}:{len(round_.fines)}"
+            self.call(name, "Tasks", "propose", task, index, root)
+
+    def do_refute(self, task: int, index: int) -> None:
+        """Prove a wrong proposal wrong at one lane; where it cannot be fetched, have a lane of it shown."""
+        found, round_ = self.round_of(task, index)
+        proposal, root = round_.proposal, self.merged_root(task, index)
+        if root is None or proposal is None or proposal.root == root:
+            return
+        key = ("refute", task, index, proposal.root)
+        proof = self.jobs.result(key, lambda: self._refutation(found, round_, root, proposal.root))
+        if proof is None:
+            return
+        where = f"{task}:{index}:{proposal.at}"
+        if proof:
+            self.call(f"refute:{where}", "Tasks", "proveMerge", task, index, proof)
+        elif proposal.contest is None and self.fund(found.params["aggBond"]):
+            draw = tagged("contest", proposal.root, proposal.moved_at.to_bytes(8, "big"))
+            lane = int.from_bytes(draw[:8], "big") % (found.rule["length"] // 2)
+            asked = divmod(lane, LANES)
+            self.call(f"contest:{where}:{proposal.moved_at}", "Tasks", "contestMerge", task, index, *asked)
+
+    def _refutation(self, task: Task, round_: Round, right: bytes, wrong: bytes) -> tuple[Any, ...]:
+        """A proof that ``wrong`` is not the version after the round; empty when nobody shows that version."""
+        limit = 2 * task.rule["length"]
+        self.kit.metrics.write("wrong-merge", task=task.id, round=round_.index, proposed=wrong, right=right)
+        try:
+            proposed = self.get(wrong, limit)
+        except CommonweightError as error:
+            log.warning("cannot see the proposed version %s: %s", wrong.hex(), error)
+            return ()
+        apart = first_difference(self.get(right, limit), proposed)
+        return () if apart is None else merge_proof(self.lineage, task, round_, proposed, *apart)
+
+    def do_clear(self, task: int, index: int) -> None:
+        """Show the contested lane of a right proposal."""
+        found, round_ = self.round_of(task, index)
+        proposal, root = round_.proposal, self.merged_root(task, index)
+        if root is None or proposal is None or proposal.contest is None or proposal.root != root:
+            return
+        asked = (proposal.contest.leaf, proposal.contest.lane)
+
+        def work() -> tuple[Any, ...]:
+            version = self.get(root, 2 * found.rule["length"])
+            return merge_proof(self.lineage, found, round_, version, *asked)
+
+        proof = self.jobs.result(("clear", task, index, root, asked), work)
+        if proof is not None:
+            name = f"clear:{task}:{index}:{proposal.contest.until}"
+            self.call(name, "Tasks", "proveMerge", task, index, proof)
+
+    # -- disputes ---------------------------------------------------------------------------------------------
+
+    def answer(self, dispute: int) -> None:
+        """Show the accused leaf to the chain, which calls a jury."""
+        found = self.state.disputes[dispute]
+        _, _, work = self.state.accused(found)
+        header = self.lineage.header(work)
+        shown = accused_leaf(header, found.tree, found.leaf, self.get)
+        self.call(f"answer:{dispute}", "Court", "answer", dispute, fields(header), shown)
+
+    def appeal(self, dispute: int) -> None:
+        """Put up the bond of the next level, unless everybody has judged already."""
+        found = self.state.disputes[dispute]
+        bond = (self.state.tasks[found.task].params["bond"] << (found.level + 1)) // 4
+        if found.level + 1 < len(JURIES) and self.fund(bond):
+            self.call(f"appeal:{dispute}:{found.level}", "Court", "appeal", dispute)
 
     def merged_root(self, task: int, index: int) -> bytes | None:
         """Root of the version after a round, recomputed here; None while the job runs."""
         found, round_ = self.round_of(task, index)
-        mask = None if round_.skipped else sum(1 << work.slot for work in round_.included)
+        mask = None if round_.skipped else sum(1 << w.slot for w in round_.included)
 
         def work() -> bytes:
             with self.kit.metrics.timed("merge", task=task, round=index):

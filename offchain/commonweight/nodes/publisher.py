@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..core.state import Task
 from .node import Node
 
 
@@ -21,6 +22,10 @@ class Publisher(Relay):
     role = "publisher"
 
     def done(self) -> bool:
-        """Over only when the escrow's rest came back."""
+        """Over only when the escrow's rest came back; a task whose every lease was paid has none."""
         task = self.task
-        return super().done() and task is not None and task.reclaimed is not None
+        return task is not None and super().done() and (task.reclaimed is not None or not self._rest(task))
+
+    def _rest(self, task: Task) -> int:
+        chain = self.kit.chain
+        return int(chain.view("Vault", "pot", chain.addresses["Tasks"], task.id.to_bytes(32, "big")))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..chain.client import Chain
+from ..core import economics, fixed
 from ..core.errors import CommonweightError
-from ..core.spec import Economy, Spec, TaskFile
-from ..tasks.kinds import task_kind
+from ..core.spec import Economy, Spec, TaskFile, check_economy
+from ..tasks.kinds import parameters, task_kind
 from .node import Node
 
 DEADLINE_S = 120.0
@@ -37,6 +39,22 @@ def params_of(e: Economy) -> tuple[Any, ...]:
     )
 
 
+def rule_of(spec: Spec) -> tuple[int, ...]:
+    """``Types.MergeRule`` in the order of the ABI."""
+    m = spec.merge
+    length = 4 * fixed.padded(parameters(spec))
+    return length, m.update_shift, m.trim, m.lr_num, m.lr_den, m.momentum_num, m.momentum_den
+
+
+def host_of(chain: Chain) -> economics.Host:
+    """What the deployment fixes."""
+    return economics.Host(
+        seat_stake=chain.view("Panel", "seatStake"),
+        exit_delay=chain.view("Panel", "exitDelay"),
+        risk_min=chain.view("Tasks", "riskMin"),
+    )
+
+
 def make_spec(task: TaskFile, base: Path, put: Any) -> Spec:
     """Build data, initial model and spec, and keep them as artifacts with ``put``."""
     kind = task_kind(task.kind)
@@ -48,7 +66,11 @@ def make_spec(task: TaskFile, base: Path, put: Any) -> Spec:
 
 
 def publish_task(node: Node, task: TaskFile, base: Path) -> int:
-    """Publish with full escrow and return the task's number. Raises E1307 when the wallet cannot pay the escrow."""
+    """Publish with full escrow and return the task's number.
+
+    Raises E1005 when these contracts would refuse the economy, E1307 when the wallet cannot pay the escrow.
+    """
+    check_economy(task.economy, host_of(node.kit.chain))
     spec = make_spec(task, base, node.kit.store.put)
     effect_id = f"publish:{spec.root.hex()[:16]}"
     effect = node.kit.sender.effect(effect_id)
@@ -56,7 +78,7 @@ def publish_task(node: Node, task: TaskFile, base: Path) -> int:
         node.follow()
         _escrow(node, task.economy.escrow)
         url = node.settings.public_url or node.kit.server.url
-        args = (params_of(task.economy), spec.root, spec.initial_model, url)
+        args = (params_of(task.economy), rule_of(spec), spec.root, spec.initial_model, url)
         node.call(effect_id, "Tasks", "publish", *args)
         effect = node.kit.sender.wait(effect_id, DEADLINE_S)
     if not effect.ok:

@@ -10,27 +10,15 @@ from typing import Any
 
 from ..core import duties
 from ..core.duties import Duty, Todo
-from ..core.seeds import lease_seed, seal_of
+from ..core.seeds import is_decoy, mandatory, seal_of
 from ..core.state import Round, Task, Work
 from ..core.works import Header
+from ..tasks.decoys import decoy_of
 from ..tasks.kinds import task_kind
 from ..tasks.lease import Lease, Product
+from . import exhibits
+from .leasing import place_of
 from .node import Kit, Node, Settings
-
-
-def lease_of(chain_id: int, tasks: bytes, task: Task, round_: Round, work: Work, beacon: bytes) -> Lease:
-    """The lease as everybody can derive it from the chain."""
-    seed = lease_seed(chain_id, tasks, task.id, round_.index, work.slot, round_.base, beacon, work.trainer)
-    return Lease(
-        chain_id=chain_id,
-        tasks=tasks,
-        task=task.id,
-        round=round_.index,
-        slot=work.slot,
-        trainer=work.trainer,
-        base=round_.base,
-        seed=seed,
-    )
 
 
 class Trainer(Node):
@@ -43,8 +31,11 @@ class Trainer(Node):
         self.handlers |= {
             Duty.CLAIM: self.do_claim,
             Duty.TRAIN: self.do_train,
+            Duty.DEFER: self.do_defer,
             Duty.PUBLISH: self.do_publish,
             Duty.OPEN: self.do_open,
+            Duty.ANSWER: self.do_answer,
+            Duty.APPEAL: self.do_appeal,
         }
 
     def duties(self) -> Iterator[Todo]:
@@ -73,23 +64,28 @@ class Trainer(Node):
         self.call(f"claim:{task}:{index}", "Tasks", "claim", task, index, seal_of(secret, self.me))
 
     def do_train(self, task: int, index: int, slot: int) -> None:
-        """Train the lease (resuming what a killed process left), keep the work unpublished, submit its root."""
+        """Train the lease (resuming what a killed process left), keep the work unpublished, submit its root; after the
+        round's training window it enters the next round."""
         found, round_, work = self.work_of(task, index, slot)
         key = f"{task}:{index}:{slot}"
         root = self.kit.journal.recall(f"work:{key}")
         if root is None:
-            beacon = self.round_seed(found, round_)
-            if beacon is None:
+            lease = self.lease(found, round_, work)
+            if lease is None:
                 return
-            root = self.jobs.result(("train", key), lambda: self._train(found, round_, work, beacon))
-        if root is not None:
+            root = self.jobs.result(("train", key), lambda: self._train(found, round_, work, lease))
+        if root is not None and self.now < (round_.train_end or 0):
             self.call(f"submit:{key}", "Tasks", "submit", task, index, slot, root)
+        elif root is not None and duties.enterable(found, index, self.now):
+            self.call(f"late:{key}", "Tasks", "submitLate", task, index, slot, root)
 
-    def _train(self, task: Task, round_: Round, work: Work, beacon: bytes) -> bytes:
+    def do_defer(self, task: int, index: int, slot: int) -> None:
+        """Say that this lease may be late, unless its work is ready."""
+        if self.kit.journal.recall(f"work:{task}:{index}:{slot}") is None:
+            self.call(f"defer:{task}:{index}:{slot}", "Tasks", "defer", task, index, slot)
+
+    def _train(self, task: Task, round_: Round, work: Work, lease: Lease) -> bytes:
         key = f"{task.id}:{round_.index}:{work.slot}"
-        lease = lease_of(
-            self.kit.chain.chain_id, self.kit.chain.addresses["Tasks"], task, round_, work, beacon
-        )
         spec, data = self.lineage.spec(task), self.lineage.data(task)
         base = self.lineage.version(task, round_.base)
         blinding = self.kit.journal.recall(f"blinding:{key}") or secrets.token_bytes(32)
@@ -98,9 +94,23 @@ class Trainer(Node):
         train = kind.cheats[self.settings.attack] if self.settings.attack != "none" else kind.train
         with self.kit.metrics.timed("train", task=task.id, round=round_.index, slot=work.slot) as extra:
             product = train(spec, data, base, lease, blinding=blinding, checkpoint=self._checkpoint(key))
+            decoy = self._is_decoy(task, round_)
+            if decoy is not None:
+                product = decoy_of(product, decoy)
+                extra["decoy"] = True
             extra |= {"loss": product.loss, "cheated": product.cheated, "root": product.root}
         self._keep(key, product)
         return product.root
+
+    def _is_decoy(self, task: Task, round_: Round) -> bytes | None:
+        """The secret of this trainer's lease in a round when the lottery makes its work a decoy."""
+        secret, seed = (
+            self.kit.journal.recall(f"secret:{task.id}:{round_.index}"),
+            self.round_seed(task, round_),
+        )
+        if secret is None or seed is None or not is_decoy(secret, seed, task.params["decoyOneIn"]):
+            return None
+        return secret
 
     def _keep(self, key: str, product: Product) -> None:
         """Store every artifact unpublished, then remember the root: after that only this root can be submitted."""
@@ -115,6 +125,8 @@ class Trainer(Node):
 
     def do_publish(self, task: int, index: int, slot: int) -> None:
         """Serve the work's artifacts from the moment the poll is open: nobody could copy them before."""
+        _, round_, work = self.work_of(task, index, slot)
+        index, slot = place_of(round_, work)
         name = f"artifacts:{task}:{index}:{slot}"
         listed = self.kit.journal.get(name)
         if listed is None:
@@ -124,22 +136,36 @@ class Trainer(Node):
         self.kit.journal.delete(name)
 
     def do_open(self, task: int, index: int, slot: int) -> None:
-        """Open the seal: the chain checks secret and header, and pays."""
-        _, _, work = self.work_of(task, index, slot)
-        secret = self.kit.journal.recall(f"secret:{task}:{index}")
+        """Open the seal: the chain checks secret and header, and pays. A decoy is shown to be one."""
+        found, round_, work = self.work_of(task, index, slot)
+        leased = found.rounds[place_of(round_, work)[0]]
+        secret = self.kit.journal.recall(f"secret:{task}:{leased.index}")
         if secret is None or work.root is None:
             return
         header = Header.decode(self.kit.store.get(work.root))
-        fields = (
-            header.update_root,
-            header.update_length,
-            header.trajectory_root,
-            header.trajectory_count,
-            header.step_root,
-            header.step_count,
-            header.meta_root,
-        )
-        self.call(f"open:{task}:{index}:{slot}", "Tasks", "openSeal", task, index, slot, secret, fields)
+        name, shown = f"open:{task}:{index}:{slot}", exhibits.fields(header)
+        if not is_decoy(secret, leased.seed or b"", found.params["decoyOneIn"]):
+            self.call(name, "Tasks", "openSeal", task, index, slot, secret, shown)
+            return
+        seed = self.state.polls[round_.poll or 0].seed
+        at = mandatory(seed, slot, header.trajectory_count)
+        proof = exhibits.decoy_proof(header, at, self.kit.store.get)
+        name += f":{(seed or b'').hex()[:8]}"
+        self.call(name, "Tasks", "openDecoy", task, index, slot, secret, shown, proof)
+
+    # -- accused ----------------------------------------------------------------------------------------------
+
+    def do_answer(self, dispute: int) -> None:
+        """Show the accused leaf. A decoy is opened instead; who cheated lets silence concede."""
+        task, round_, work = self.state.accused(self.state.disputes[dispute])
+        leased = task.rounds[place_of(round_, work)[0]]
+        if self.settings.attack == "none" and self._is_decoy(task, leased) is None:
+            self.answer(dispute)
+
+    def do_appeal(self, dispute: int) -> None:
+        """Have a ruling against honest work judged again."""
+        if self.settings.attack == "none":
+            self.appeal(dispute)
 
 
 class StoreCheckpoint:

@@ -15,41 +15,44 @@ from ..core import duties
 from ..core.duties import Duty, Todo
 from ..core.errors import CommonweightError
 from ..core.fixed import ModelVersion
-from ..core.seeds import audit_segments, is_drawn, votes_hash
+from ..core.seeds import audit_segments, is_drawn, mandatory, votes_hash
 from ..core.spec import Spec
-from ..core.state import Dispute, Poll, Round, Task, Work
+from ..core.state import Dispute, Poll, Round, Task, Work, WorkState
 from ..core.verdict import Outcome, Verdict, vote_word
-from ..core.works import WITHHELD
+from ..core.works import WITHHELD, Header
 from ..tasks.isolation import isolated
 from ..tasks.kinds import task_kind
 from ..tasks.lease import Lease
 from .node import Kit, Node, Settings
-from .trainer import lease_of
 
 
 class Validator(Node):
-    """The validator role in one task, with one seat."""
+    """The validator role in one task, with one or more seats."""
 
     role = "validator"
 
     def __init__(self, kit: Kit, settings: Settings) -> None:
         super().__init__(kit, settings)
-        self.handlers |= {Duty.CHECK: self.do_check, Duty.REVEAL: self.do_reveal, Duty.SETTLE: self.do_settle}
+        self.handlers |= {
+            Duty.CHECK: self.do_check,
+            Duty.REVEAL: self.do_reveal,
+            Duty.SETTLE: self.do_settle,
+            Duty.ANSWER: self.do_answer,
+            Duty.APPEAL: self.do_appeal,
+        }
 
     def duties(self) -> Iterator[Todo]:
         """Duties of the own seat, then the cranks."""
         return chained(duties.validator(self.state, self.me, self.now), super().duties())
 
     def prepare(self) -> None:
-        """Take a seat once, and announce where artifacts are served."""
+        """Take as many seats as the operator wants, and announce where artifacts are served."""
         self.announce()
-        owned = [seat for seat in self.state.seats.values() if seat.owner == self.me]
-        if (
-            not owned
-            and self.kit.sender.effect("sit:0") is None
-            and self.fund(self.kit.chain.view("Panel", "seatStake"))
-        ):
-            self.call("sit:0", "Panel", "sit")
+        owned = sum(seat.owner == self.me for seat in self.state.seats.values())
+        asked = sum(self.kit.sender.effect(f"sit:{i}") is not None for i in range(self.settings.seats))
+        stake = self.kit.chain.view("Panel", "seatStake") if max(owned, asked) < self.settings.seats else 0
+        if stake and self.fund(stake):
+            self.call(f"sit:{max(owned, asked)}", "Panel", "sit")
 
     def done(self) -> bool:
         """Over only when every batch that was sealed is settled too."""
@@ -63,7 +66,7 @@ class Validator(Node):
         batch = self._batch(poll_id, seat)
         if batch is None:
             seed = self.poll_seed(poll)
-            if seed is None:
+            if seed is None or (poll_id in self.state.juries and not self._is_juror(poll, seat, seed)):
                 return
             votes = self.jobs.result(("votes", poll_id, seat), lambda: self._decide(poll, seat, seed))
             if votes is None:
@@ -81,33 +84,45 @@ class Validator(Node):
         )
         self.call(f"seal:{poll_id}:{seat}", "Panel", "sealVotes", poll_id, seat, sealed, len(batch["votes"]))
 
+    def _is_juror(self, poll: Poll, seat: int, seed: bytes) -> bool:
+        return is_drawn(seed, 0, seat, poll.seats, poll.want)
+
     def _batch(self, poll: int, seat: int) -> dict[str, Any] | None:
         raw = self.kit.journal.recall(f"votes:{poll}:{seat}")
         return None if raw is None else json.loads(raw)
 
     def _decide(self, poll: Poll, seat: int, seed: bytes) -> list[int]:
         """Votes of one poll, ascending by item."""
+        dispute = self.state.jury_dispute(poll.id)
+        if dispute is not None:
+            verdict = self._judge(dispute)
+            self._be_patient(verdict, poll)
+            return self._jury_vote(verdict)
         found = self.state.poll_work(poll.id)
         if found is None:
-            dispute = next(d for d in self.state.disputes.values() if d.poll == poll.id)
-            return self._judge(dispute)
+            raise AssertionError("a poll is about works or about a dispute")
         task, round_ = found
         votes = []
         for slot, work in sorted(round_.works.items()):
             if work.root is not None and is_drawn(seed, slot, seat, poll.seats, poll.want):
                 verdict = self._check(task, round_, work, poll, seat, seed)
-                if verdict.outcome is Outcome.WITHHELD and 2 * self.now < poll.opened_at + poll.seal_end:
-                    # A trainer that restarts is not one that hides: ask again during the first half of the window.
-                    raise CommonweightError("E1502", verdict.reason)
+                self._be_patient(verdict, poll)
                 vote = verdict.vote(slot)
                 votes += [] if vote is None else [vote]
         return votes
+
+    def _be_patient(self, verdict: Verdict, poll: Poll) -> None:
+        """A trainer that restarts is not one that hides: ask again during the first half of the window."""
+        if verdict.outcome is Outcome.WITHHELD and 2 * self.now < poll.opened_at + poll.seal_end:
+            raise CommonweightError("E1502", verdict.reason)
 
     def _check(self, task: Task, round_: Round, work: Work, poll: Poll, seat: int, seed: bytes) -> Verdict:
         spec = self.lineage.spec(task)
         drawn = [s for s in poll.members if is_drawn(seed, work.slot, s, poll.seats, poll.want)]
         kind = task_kind(spec.kind)
         segments = audit_segments(seed, work.slot, kind.units(spec), spec.verification.checks, seat, drawn)
+        if task.params["decoyOneIn"]:
+            segments = tuple(sorted({*segments, self._mandatory(spec, work, seed)}))
         with self.kit.metrics.timed("check", task=task.id, round=round_.index, slot=work.slot) as extra:
             verdict = isolated().check(*self._question(task, round_, work), segments=segments, fetch=self.get)
             extra |= {"segments": segments, "outcome": verdict.outcome.value, "reason": verdict.reason}
@@ -115,38 +130,58 @@ class Validator(Node):
             extra |= {"measures": dict(verdict.measures), "child_cpu": isolated().cpu_seconds}
         return verdict
 
+    def _mandatory(self, spec: Spec, work: Work, seed: bytes) -> int:
+        """The unit that holds the trajectory which every seat has to look at: decoys show there."""
+        count = Header.decode(self.get(work.root or b"", 1024)).trajectory_count
+        units = task_kind(spec.kind).units(spec)
+        return mandatory(seed, work.slot, count) * units // count if count >= units else 0
+
     def _question(
         self, task: Task, round_: Round, work: Work
     ) -> tuple[Spec, bytes, ModelVersion, Lease, bytes]:
         """What every judge of a work is given: spec, data, base version, lease and work root."""
-        beacon = self.round_seed(task, round_)
-        if beacon is None or work.root is None:
+        lease = self.lease(task, round_, work)
+        if lease is None or work.root is None:
             raise AssertionError("a submitted work has a seed and a root")
-        lease = lease_of(
-            self.kit.chain.chain_id, self.kit.chain.addresses["Tasks"], task, round_, work, beacon
-        )
-        base = self.lineage.version(task, round_.base)
+        base = self.lineage.version(task, lease.base)
         return self.lineage.spec(task), self.lineage.data(task), base, lease, work.root
 
-    def _judge(self, dispute: Dispute) -> list[int]:
-        """Vote of a juror: is exactly this leaf valid? (or, for a merge, is the proposal the right root?)"""
-        task = self.state.tasks[dispute.task]
-        round_ = task.rounds[dispute.round]
-        work = None if dispute.merge else round_.works[dispute.slot]
+    def _judge(self, dispute: Dispute) -> Verdict:
+        """Is exactly this leaf valid?"""
+        task, round_, work = self.state.accused(dispute)
         with self.kit.metrics.timed("judge", dispute=dispute.id, leaf=dispute.leaf) as extra:
-            if work is None:
-                right = self.lineage.merged(task, round_)
-                proposed = round_.proposal.root if round_.proposal else None
-                guilty = 0 if right == proposed else 1
-                extra |= {"outcome": "guilty" if guilty else "innocent"}
-                return [vote_word(0, 0, guilty)]
             question = self._question(task, round_, work)
             verdict = isolated().judge_leaf(*question, dispute.tree, dispute.leaf, self.get)
             extra |= {"outcome": verdict.outcome.value, "reason": verdict.reason}
+        return verdict
+
+    def _jury_vote(self, verdict: Verdict) -> list[int]:
         if verdict.outcome is Outcome.ERROR:
             return []
         value = {Outcome.VALID: 0, Outcome.INVALID: 1, Outcome.WITHHELD: WITHHELD}[verdict.outcome]
         return [vote_word(0, 0, value)]
+
+    # -- watching ---------------------------------------------------------------------------------------------
+
+    def do_answer(self, dispute: int) -> None:
+        """Answer for a trainer who is away, when his leaf is right."""
+        verdict = self._opinion(dispute)
+        if verdict is not None and verdict.outcome is Outcome.VALID:
+            self.answer(dispute)
+
+    def do_appeal(self, dispute: int) -> None:
+        """Have a ruling that we think wrong judged again."""
+        verdict = self._opinion(dispute)
+        if verdict is None or verdict.outcome is Outcome.ERROR:
+            return
+        acquitted = self.state.disputes[dispute].ruling is WorkState.VALID
+        if acquitted != (verdict.outcome is Outcome.VALID):
+            self.appeal(dispute)
+
+    def _opinion(self, dispute: int) -> Verdict | None:
+        found = self.state.disputes[dispute]
+        verdict: Verdict | None = self.jobs.result(("opinion", dispute), lambda: self._judge(found))
+        return verdict
 
     # -- revealing and settling -------------------------------------------------------------------------------
 

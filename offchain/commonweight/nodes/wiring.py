@@ -28,7 +28,9 @@ from ..shardcast.fetch import Library
 from ..shardcast.server import ArtifactServer
 from ..shardcast.signing import Domain
 from ..shardcast.store import Store
+from ..shardcast.versions import VersionBook
 from ..tasks.kinds import cheat_names
+from .doubles import DOUBLES
 from .metrics import Metrics
 from .neighbours import Neighbours
 from .node import Kit, Node, Settings
@@ -61,6 +63,7 @@ class NodeConfig:
     exit_when_done: bool = False
     attack: str = "none"
     public_url: str = ""
+    seats: int = 1
 
 
 def run_node(config: NodeConfig) -> None:
@@ -80,10 +83,7 @@ def serve_node(node: Node) -> None:
 @contextmanager
 def open_node(config: NodeConfig) -> Iterator[Node]:
     """Open everything a node owns, checked, in the order in which it must be closed again."""
-    if config.attack != "none" and config.attack not in cheat_names():
-        raise CommonweightError(
-            "E1904", f"unknown attack `{config.attack}`", f"one of: none, {', '.join(cheat_names())}"
-        )
+    role = _role(config)
     config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     account = keys.load(config.key, keys.read_password(config.password_file))
     chain = Chain.connect(config.rpc, load_deployment(config.deployment), confirmations=config.confirmations)
@@ -100,9 +100,11 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
         metrics = Metrics(config.home / "metrics.jsonl")
         policy = AddressPolicy(chain.chain_id in LOCAL_CHAINS)
         domain = Domain(chain.chain_id, chain.addresses["Tasks"])
+        book = VersionBook(store.folder / "versions")
         neighbours = Neighbours(account, domain, state, store, policy)
+        info = {"role": config.role}
         server = ArtifactServer(
-            store, config.host, config.port, lambda: {"role": config.role}, inbox=neighbours.inbox
+            store, config.host, config.port, lambda: info, book=book, inbox=neighbours.inbox
         )
         server.start()
         neighbours.start()
@@ -114,18 +116,32 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
                 allow_private=chain.chain_id in LOCAL_CHAINS,
                 holders=neighbours.holders,
             )
-            kit = Kit(chain, Follower(chain), sender, journal, store, server, library, metrics, state)
+            kit = Kit(chain, Follower(chain), sender, journal, store, server, library, metrics, state, book)
             settings = Settings(
                 home=config.home,
                 task=config.task,
                 exit_when_done=config.exit_when_done,
                 attack=config.attack,
                 public_url=config.public_url,
+                seats=config.seats,
             )
-            yield ROLES[config.role](kit, settings)
+            yield role(kit, settings)
         finally:
             neighbours.stop()
             server.stop()
+
+
+def _role(config: NodeConfig) -> type[Node]:
+    """The role's class, or the test double that ``attack`` names. Raises E1904 for a name unknown to the role."""
+    if config.role == "trainer":
+        known = cheat_names()
+    else:
+        known = tuple(name for name, (role, _) in DOUBLES.items() if role == config.role)
+    if config.attack != "none" and config.attack not in known:
+        raise CommonweightError(
+            "E1904", f"unknown attack `{config.attack}`", f"one of: {', '.join(('none', *known))}"
+        )
+    return DOUBLES[config.attack][1] if config.attack in DOUBLES else ROLES[config.role]
 
 
 def _require_gas(chain: Chain, account: LocalAccount) -> None:

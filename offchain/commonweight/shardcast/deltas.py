@@ -19,6 +19,9 @@ from .peer import PeerFault
 from .store import Store
 from .versions import KIND, Record, VersionBook, WirePart
 
+LANES = "lanes"
+"""In place of a codec's name: the wire bytes are the update's lanes themselves."""
+
 Say = Callable[[Progress], None]
 
 
@@ -76,7 +79,11 @@ def merge_version(
 def delta_bytes(store: Store, record: Record) -> int:
     """Bytes that the wire forms of a version's updates still take to come here."""
     missing = [p for p in record.parts if not (store.has(p.wire) or store.has(p.update))]
-    return sum(codec(part.codec).size(record.count) for part in missing)
+    return sum(_wire_size(part, record.count) for part in missing)
+
+
+def _wire_size(part: WirePart, count: int) -> int:
+    return 4 * fixed.padded(count) if part.codec == LANES else codec(part.codec).size(count)
 
 
 def upgrade(
@@ -116,7 +123,9 @@ def _by_updates(library: Library, record: Record, result: Upgrade, on_progress: 
     store, made = library.store, []
     try:
         for part in record.parts:
-            if not store.has(part.update):
+            if part.codec == LANES:
+                _count(result, library.ensure(part.update, _wire_size(part, record.count)))
+            elif not store.has(part.update):
                 made.append(part.update)
                 _lanes_of(library, part, record.count, result)
         parts = [Part(part.update, part.staleness) for part in record.parts]

@@ -8,7 +8,9 @@ of the new one, so that half-open connections can only crowd out each other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -74,6 +76,7 @@ class Bounded(H11Protocol):
         """Admit the connection or close it at once; from here on its first request is due."""
         super().connection_made(transport)
         self.since = self.loop.time()
+        _keep_unsent_small(transport, self.limits.unsent_bytes)
         host = str((transport.get_extra_info("peername") or ("?",))[0])
         if self.crowd.admit(self, host):
             self._due(self.limits.header_seconds)
@@ -145,6 +148,14 @@ class Bounded(H11Protocol):
         if self._stall is not None:
             self._stall.cancel()
         self._stall = None if seconds is None else self.loop.call_later(seconds, self.abort)
+
+
+def _keep_unsent_small(transport: Any, size: int) -> None:
+    """Otherwise a whole shard fits into the kernel's buffer, and a slot would be free before anything was sent."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
 
 class Gate:

@@ -36,7 +36,10 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
 
 def read_at(handle: int, size: int, offset: int) -> bytes:
     """``size`` bytes at ``offset``; fewer only at the end of the file."""
-    out = bytearray()
+    whole = os.pread(handle, size, offset)
+    if len(whole) == size:  # nearly always, and without another copy
+        return whole
+    out = bytearray(whole)
     while len(out) < size:
         piece = os.pread(handle, size - len(out), offset + len(out))
         if not piece:

@@ -19,7 +19,7 @@ from .address import AddressPolicy
 from .limits import Limits
 from .manifest import SMALLEST, Manifest
 from .partial import Partial
-from .peer import Answer, Fault, Peer, PeerFault
+from .peer import Answer, Dropped, Fault, Peer, PeerFault
 from .plan import Plan, Source
 from .store import Store, too_long
 
@@ -39,6 +39,7 @@ class _Seat:
     absent: bool = False
     idle: bool = False
     order: tuple[int, ...] | None = None
+    stalled: bool = False
     refusals: int = 0
     polled: float = 0.0
 
@@ -221,14 +222,20 @@ class Job:
         manifest = self._partial.manifest
         chosen: list[int] = []
 
+        insist = self._seats[name].refusals >= self._limits.direct_after
+
         def head(answer: Answer) -> None:
             if answer.status == 200:
-                chosen[:] = [self._chosen(name, answer, asked)]
+                chosen[:] = [self._chosen(name, answer, asked[:1] if insist else asked, insist)]
 
         with self._lock:
             buffer = self._buffers.pop() if self._buffers else bytearray(merkle.SHARD)
         try:
-            path = f"{self._path}/any/{','.join(map(str, asked))}"
+            path = (
+                f"{self._path}/shards/{asked[0]}"
+                if insist
+                else f"{self._path}/any/{','.join(map(str, asked))}"
+            )
             sizes = lambda _: range(manifest.size(chosen[0]), manifest.size(chosen[0]) + 1)  # noqa: E731
             answer = peer.get(path, sizes, self._limits.shard_seconds, buffer, on_head=head)
             if answer.status == 204:
@@ -237,6 +244,12 @@ class Job:
             if merkle.shard_hash(answer.body) != manifest.shards[chosen[0]]:
                 raise PeerFault(Fault.LIED, f"sent a wrong shard {chosen[0]}")
             self._keep(name, chosen[0], answer)
+        except Dropped:
+            if self._seats[name].stalled:
+                raise PeerFault(Fault.SLOW, "sends nothing, and others have it") from None
+            with self._lock:
+                if self._plan is not None:
+                    self._plan.dropped(name, time.monotonic())
         finally:
             with self._lock:
                 self._buffers.append(buffer)
@@ -273,6 +286,13 @@ class Job:
         if self._plan is None or self._over:
             return
         now = time.monotonic()
+        for name, seat in self._seats.items():
+            if (source := self._plan.sources.get(name)) is not None and source.index is not None:
+                self._plan.progress(name, seat.peer.moved, now)
+        for name in self._plan.stalled(now):
+            if (seat_ := self._seats.get(name)) is not None and not seat_.stalled:
+                seat_.stalled = True
+                seat_.peer.drop()
         ending = self._error is not None or self.complete
         for name in self._plan.ranked(
             n for n, seat in self._seats.items() if seat.idle and seat.order is None
@@ -288,13 +308,16 @@ class Job:
         if ending:
             self._change.notify()
 
-    def _chosen(self, name: str, answer: Answer, asked: tuple[int, ...]) -> int:
+    def _chosen(self, name: str, answer: Answer, asked: tuple[int, ...], insist: bool) -> int:
         text = answer.headers.get(b"shard", b"").decode("ascii", "replace")
         index = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else -1
+        if insist:
+            index = asked[0]
         with self._lock:
             if index not in asked or self._plan is None or not self._plan.started(name, index):
                 raise PeerFault(Fault.LIED, "sends a shard that nobody asked for")
             self._learn_header(name, answer)
+            self._seats[name].refusals = max(0, self._seats[name].refusals - 2)
             self._dispatch()  # the other shards that were asked for are free again
         return index
 
@@ -303,8 +326,9 @@ class Job:
         with self._lock:
             self._learn_header(name, answer)
             seat = self._seats.get(name)
-            if seat is not None:
+            if seat is not None and self._plan is not None:
                 seat.refusals += 1
+                self._plan.refused(name, time.monotonic())
                 if seat.refusals > self._limits.refusals:
                     raise PeerFault(Fault.UNREACHABLE, "does not give what it says it has")
 
@@ -320,6 +344,9 @@ class Job:
         self._partial.add(index, answer.body)
         with self._lock:
             self._plan.finished(name, time.monotonic())
+            for other in self._plan.overtaken(index):
+                if other in self._seats:
+                    self._seats[other].peer.drop()
             if self.complete:
                 self._dispatch()
         self._store.changed(self.root)

@@ -47,12 +47,16 @@ class Limits:
     """Shards read and hashed at the same time for answers."""
     chunk_bytes: int = MIB
     """What one answer hands to the system at a time, in bytes."""
-    upload_slots: int = 3
-    """Shards sent at full speed at the same time; the next ones wait a moment, so that each arrives soon."""
-    slot_seconds: float = 1.0
+    unsent_bytes: int = 256 * KIB
+    """What the kernel may take from us before it has sent it, in bytes."""
+    upload_slots: int = 1
+    """Shards sent at full speed at the same time, so that each arrives soon and can be passed on."""
+    slot_seconds: float = 3.0
     """A slow reader keeps its slot no longer than this."""
-    queue_seconds: float = 0.5
-    """A request waits for a slot no longer than this."""
+    queue_seconds: float = 0.05
+    """A request waits for a slot no longer than this; then its reader is sent to others."""
+    hold_seconds: float = 4.0
+    """Before every shard was given once, none is given again within this time."""
     settle_seconds: float = 0.02
     """News within this time go into one answer."""
     trust_seconds: float = 600.0
@@ -128,8 +132,12 @@ class Limits:
     """Missing shards, in an order of the node's own, among which the rarest are chosen."""
     absent_seconds: float = 0.5
     """Pause before a source that did not have the artifact is asked again."""
-    refusals: int = 8
-    """Times that a source may not give what it said it has."""
+    refusals: int = 256
+    """Times that a source may not give what it said it has, between two shards that it gave."""
+    direct_after: int = 8
+    """Refusals after which a reader insists on one shard, for which it need not wait for a slot."""
+    refusal_pause: float = 0.05
+    """Pause after a source gave nothing of what it was asked for."""
     retries: int = 1
     """Fresh connections tried after a source dropped one."""
     strikes: int = 3

@@ -88,8 +88,8 @@ def _span(
     trim: int,
 ) -> ModelVersion:
     at, end = span
-    weights = _lanes(store, base, 4 * at, end - at)
-    momentum = _lanes(store, base, half + 4 * at, end - at)
+    weights = _lanes(store, base, 4 * at, end - at).copy()
+    momentum = _lanes(store, base, half + 4 * at, end - at).copy()
 
     def updates() -> Iterator[Lanes]:
         for part in parts:
@@ -123,7 +123,7 @@ def _sum(updates: Iterator[Lanes], size: int) -> Lanes:
 
 def _lanes(store: Store, root: bytes, offset: int, lanes: int) -> Lanes:
     data = store.read_range(root, offset, 4 * lanes)
-    return np.frombuffer(data, dtype="<i4").astype(np.int32)
+    return np.frombuffer(data, dtype="<i4").astype(np.int32, copy=False)
 
 
 def _check_padding(store: Store, places: Sequence[tuple[bytes, int]], end: int, count: int) -> None:

@@ -34,6 +34,10 @@ class Fault(StrEnum):
     LIED = "lied"
 
 
+class Dropped(Exception):
+    """The request was ended from here, because nobody wants its answer any more."""
+
+
 class PeerFault(Exception):
     """Why a source was left."""
 
@@ -63,7 +67,7 @@ class Peer:
         self._policy, self._limits = policy, limits
         self._endpoint: Endpoint | None = None
         self._socket: socket.socket | None = None
-        self._cancelled = False
+        self._cancelled = self._dropped = False
         self._deadline = 0.0
 
     def get(
@@ -95,25 +99,38 @@ class Peer:
     ) -> Answer:
         """As `get`, with any method, further headers and a body to send."""
         self._deadline = time.monotonic() + seconds
+        self._dropped = False
         for attempt in range(self._limits.retries + 1):
             try:
                 return self._once(method, path, sizes, buffer, headers, data, on_head)
             except TimeoutError as error:
                 self._hang_up()
+                if self._dropped:
+                    raise Dropped from error
                 raise PeerFault(Fault.SLOW, "did not answer in time") from error
             except PeerFault:
                 self._hang_up()
                 raise
             except (OSError, h11.ProtocolError) as error:
                 self._hang_up()
+                if self._dropped:
+                    raise Dropped from error
                 if self._cancelled or attempt == self._limits.retries:
                     reason = str(error).strip() or type(error).__name__
                     raise PeerFault(Fault.UNREACHABLE, f"connection failed: {reason[:200]}") from error
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def drop(self) -> None:
+        """Let the present request in another thread end now with `Dropped`; further ones are possible."""
+        self._dropped = True
+        self._cut()
+
     def cancel(self) -> None:
-        """Let a request in another thread end now."""
+        """Let a request in another thread end now, and make no further ones."""
         self._cancelled = True
+        self._cut()
+
+    def _cut(self) -> None:
         if (sock := self._socket) is not None:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -139,6 +156,7 @@ class Peer:
         self._send(sock, parser, method, path, host, headers, data)
         answer = self._head(sock, parser)
         self._require_acceptable(answer)
+        self.moved = 0
         on_head(answer)
         rest, _ = parser.trailing_data
         if answer.status == 204:

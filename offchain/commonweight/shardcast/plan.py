@@ -25,7 +25,10 @@ class Source:
     index: int | None = None
     since: float = 0.0
     moved: int = 0
+    progressed: float = 0.0
     tried: int = 0
+    pause: float = float("-inf")
+    refusals: int = 0
 
     @property
     def busy(self) -> bool:
@@ -69,13 +72,18 @@ class Plan:
     def ask(self, name: str, now: float) -> tuple[int, ...]:
         """Shards to request from an idle source, best first; empty when it should rather wait. Books them."""
         source = self.sources[name]
-        if source.busy or not self._may_ask(name):
+        if source.busy or now < source.pause or not self._may_ask(name, now):
             return ()
         free = source.have & self.missing & ~self._booked()
         picked = self._rarest(free, name) if free else self._endgame(name, now)
         if picked:
             source.asked, source.since, source.moved = picked, now, 0
         return picked
+
+    def refused(self, name: str, now: float) -> None:
+        """The source gave nothing of what it was asked for: others first, for a moment."""
+        source = self.sources[name]
+        source.pause, source.refusals = now + self.limits.refusal_pause, source.refusals + 1
 
     def started(self, name: str, index: int) -> bool:
         """The source has chosen ``index``: the other shards are free again. False when it was not asked for that.
@@ -101,10 +109,32 @@ class Plan:
         source = self.sources[name]
         source.asked, source.index, source.moved = (), None, 0
 
-    def overtaken(self, name: str) -> bool:
-        """True when what the source is sending has come from elsewhere meanwhile."""
-        index = self.sources[name].index
-        return index is not None and bool(self.held >> index & 1)
+    def progress(self, name: str, moved: int, now: float) -> None:
+        """The source has sent so many bytes of its present shard."""
+        source = self.sources[name]
+        if moved != source.moved:
+            source.moved, source.progressed = moved, now
+
+    def stalled(self, now: float) -> list[str]:
+        """Busy sources that have sent nothing for a while, while others have what they were asked for."""
+        old, names = now - self.limits.hedge_seconds, []
+        for name, source in self.sources.items():
+            if source.busy and max(source.since, source.progressed) < old:
+                others = (s.have for n, s in self.sources.items() if n != name and not s.busy)
+                if any(have >> index & 1 for have in others for index in source.booked):
+                    names.append(name)
+        return names
+
+    def overtaken(self, index: int) -> list[str]:
+        """Sources that are still sending a shard which has come from elsewhere."""
+        return [name for name, source in self.sources.items() if source.index == index]
+
+    def dropped(self, name: str, now: float) -> None:
+        """What the source was sending is no longer wanted; that it was slow is remembered."""
+        source = self.sources[name]
+        if source.index is not None and source.moved:
+            self._measure(source, source.moved, now)
+        self.released(name)
 
     # -- inside --------------------------------------------------------------------------------------------
 
@@ -115,7 +145,7 @@ class Plan:
                 bits |= 1 << index
         return bits
 
-    def _may_ask(self, name: str) -> bool:
+    def _may_ask(self, name: str, now: float) -> bool:
         """True when a place is free and no better idle source could take it."""
         places = self.limits.in_flight - sum(s.busy for s in self.sources.values())
         if places <= 0:
@@ -124,13 +154,19 @@ class Plan:
         better = sum(
             1
             for other, s in self.sources.items()
-            if other != name and not s.busy and s.have & self.missing and self._score(s) > mine
+            if other != name
+            and not s.busy
+            and now >= s.pause
+            and s.have & self.missing
+            and self._score(s) > mine
         )
         return better < places
 
     def _score(self, source: Source) -> float:
-        """Unmeasured sources first: measuring them costs one shard."""
-        return source.rate if source.tried else float("inf")
+        """Unmeasured sources first: measuring them costs one shard. Those that refuse go back, or they, asked again
+        and again, would keep a shard from everybody else."""
+        rate = source.rate if source.tried else 0.0 if source.refusals else float("inf")
+        return rate / (1 + source.refusals)
 
     def _rarest(self, free: int, name: str) -> tuple[int, ...]:
         indices = [i for i in self._order if free >> i & 1][: self.limits.considered]
@@ -154,15 +190,19 @@ class Plan:
         return ()
 
     def _slower(self, carrier: Source, other: Source, size: int, now: float) -> bool:
+        """True when the other source would bring a shard in half the time that the carrier still needs."""
         age = now - carrier.since
-        if age > self.limits.hedge_seconds:
-            return True
-        if not other.tried or age < self.limits.hedge_seconds / 8:
-            return False
-        rest = (size - carrier.moved) * age / carrier.moved if carrier.moved else float("inf")
-        return rest > 2 * size / other.rate
+        if carrier.moved:
+            rest = (size - carrier.moved) * age / carrier.moved
+        elif carrier.tried:
+            rest = max(size / carrier.rate - age, 0.0) if age < self.limits.hedge_seconds else float("inf")
+        else:
+            rest = 0.0 if age < self.limits.hedge_seconds else float("inf")
+        mine = size / other.rate if other.tried else self.limits.hedge_seconds
+        return rest > 2 * mine and age > mine
 
     def _measure(self, source: Source, size: int, now: float) -> None:
         rate = size / max(now - source.since, 1e-6)
         source.rate = rate if not source.tried else 0.5 * source.rate + 0.5 * rate
         source.tried += 1
+        source.refusals = 0

@@ -88,7 +88,7 @@ class Slots:
     """A few shards at full speed rather than many slowly, so that each can be passed on sooner.
 
     Nobody can hold up the others with it: a slot is kept for `Limits.slot_seconds` at most and waited for
-    `Limits.queue_seconds` at most.
+    `Limits.queue_seconds` at most, and who insists on one shard is served without.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -97,7 +97,7 @@ class Slots:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[Slot]:
-        """Wait for a slot, or long enough; it is given back at the end, unless it is kept."""
+        """Wait for a slot, or long enough (`Slot.free` tells); it is given back at the end, unless it is kept."""
         try:
             async with asyncio.timeout(self._limits.queue_seconds):
                 await self._free.acquire()
@@ -115,7 +115,7 @@ class Slot:
     """A place among those being sent to."""
 
     def __init__(self, free: asyncio.Semaphore | None, seconds: float) -> None:
-        self.kept = False
+        self.kept, self.free = False, free is not None
         self._free = free
         self._timer = asyncio.get_running_loop().call_later(seconds, self.give_back) if free else None
 

@@ -17,7 +17,7 @@ import random
 import re
 import socket
 import threading
-from collections import Counter
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..core import merkle
 from ..core.errors import CommonweightError
 from .edge import Bounded, Crowd, Gate
 from .files import parse_name
+from .giving import Giving
 from .limits import LIMITS, Limits
 from .sending import LoanResponse, Slots
 from .store import Loan, Store
@@ -105,7 +106,8 @@ class Desk:
         self._store, self._limits = store, limits
         self._hashing = asyncio.Semaphore(limits.hashing_threads)
         self._slots = Slots(limits)
-        self._given: dict[bytes, Counter[int]] = {}
+        self._given: dict[bytes, Giving] = {}
+        self._rng = random.Random()
         self._news = News(store, limits)
 
     async def manifest(self, name: str) -> Response:
@@ -134,7 +136,7 @@ class Desk:
         return Response(found[1].to_bytes(-(-len(found[0].shards) // 8), "little"), media_type=BINARY)
 
     async def any(self, name: str, indices: str) -> Response:
-        """The least given of the named shards that are here; 204 when none of them is."""
+        """The least given of the named shards that are here; 204 when there is none, or no time to send it now."""
         root = parse_name(name)
         if root is None or not _INDICES.fullmatch(indices):
             return _absent()
@@ -144,11 +146,12 @@ class Desk:
                 return _absent()
             here = [i for i in map(int, indices.split(",")) if found[1] >> i & 1]
             headers = {"have": f"{found[1]:x}"} if len(found[0].shards) <= MAX_HAVE else {}
-            if not here:
+            count = len(found[0].shards)
+            giving = self._giving_of(root, count)
+            everything = found[1].bit_count() == count
+            index = giving.choose(here, everything, time.monotonic(), self._rng) if slot.free else None
+            if index is None:
                 return Response(status_code=204, headers=headers)
-            given = self._given_of(root)
-            index = min(here, key=lambda i: (given[i], random.random()))
-            given[index] += 1
             return await self._loan(root, index, {**headers, "shard": str(index)}, slot.keep())
 
     async def shard(self, name: str, index: str) -> Response:
@@ -176,12 +179,12 @@ class Desk:
             raise
         return LoanResponse(loan, self._limits, headers, done)
 
-    def _given_of(self, root: bytes) -> Counter[int]:
-        given = self._given.pop(root, None) or Counter()
-        self._given[root] = given  # as the youngest
+    def _giving_of(self, root: bytes, shards: int) -> Giving:
+        giving = self._given.pop(root, None) or Giving(shards, self._limits.hold_seconds)
+        self._given[root] = giving  # as the youngest
         if len(self._given) > self._limits.manifests:
             del self._given[next(iter(self._given))]
-        return given
+        return giving
 
 
 class News:

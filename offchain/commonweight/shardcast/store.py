@@ -2,8 +2,9 @@
 
 ``public/`` is served; ``private/`` is not yet (a trainer's work before its poll opens); ``partial/`` are
 downloads (see `partial`); ``manifests/`` caches shard hashes and may be deleted; ``pins/`` names what must
-not be evicted; ``corrupt/`` keeps a few damaged files for a person to look at. One process owns a store;
-its threads may share it.
+not be evicted, ``tasks/`` says which task an artifact belongs to, so that the least used task goes first;
+``corrupt/`` keeps a few damaged files for a person to look at. One process owns a store; its threads may
+share it.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ from .manifest import Manifest
 from .partial import Partial
 from .trust import Trust
 
-PUBLIC, PRIVATE, PARTIAL, MANIFESTS, PINS, CORRUPT = FOLDERS = (
+PUBLIC, PRIVATE, PARTIAL, MANIFESTS, PINS, TASKS, CORRUPT = FOLDERS = (
     "public",
     "private",
     "partial",
     "manifests",
     "pins",
+    "tasks",
     "corrupt",
 )
 
@@ -67,7 +69,7 @@ class Loan:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An artifact being written: ``keep(published=True)`` hashes it, gives it its name and returns its root."""
+    """An artifact being written: ``keep(published=True, manifest=None)`` gives it its name and returns its root."""
 
     handle: int
     keep: Callable[..., bytes]
@@ -96,6 +98,7 @@ class Store:
             sweep(folder / name)
         for place in (PRIVATE, PUBLIC, PARTIAL):
             self._scan(place)
+        self._tasks = _read_tasks(folder / TASKS)
         self._pinned = {root for p in (folder / PINS).iterdir() if (root := parse_name(p.name)) is not None}
 
     # -- whole artifacts -----------------------------------------------------------------------------------
@@ -130,12 +133,13 @@ class Store:
             message = f"cannot read {source}: {error.strerror or error}"
             raise CommonweightError("E1103", message, "give a readable file") from error
         with file, self.draft(os.fstat(file.fileno()).st_size) as draft:
-            at = 0
+            at, hashes = 0, []
             while data := file.read(merkle.SHARD):
+                hashes.append(merkle.shard_hash(data))
                 with disk_errors(self.folder):
                     write_at(draft.handle, data, at)
                 at += len(data)
-            return draft.keep(published)
+            return draft.keep(published, Manifest(at, tuple(hashes)))
 
     @contextlib.contextmanager
     def draft(self, size: int) -> Iterator[Draft]:
@@ -156,13 +160,16 @@ class Store:
             with self._lock:
                 self._reserved -= size
 
-    def _keep_draft(self, handle: int, scratch: Path, published: bool = True) -> bytes:
-        """Hash what was written, make it durable and give it its name."""
+    def _keep_draft(
+        self, handle: int, scratch: Path, published: bool = True, manifest: Manifest | None = None
+    ) -> bytes:
+        """Hash what was written, unless that was done on the way, make it durable and give it its name."""
         with disk_errors(self.folder):
             os.fsync(handle)
-        length = os.fstat(handle).st_size
-        shards = (read_at(handle, merkle.SHARD, at) for at in range(0, length, merkle.SHARD))
-        manifest = Manifest(length, tuple(merkle.shard_hash(shard) for shard in shards))
+        if manifest is None:
+            length = os.fstat(handle).st_size
+            shards = (read_at(handle, merkle.SHARD, at) for at in range(0, length, merkle.SHARD))
+            manifest = Manifest(length, tuple(merkle.shard_hash(shard) for shard in shards))
         self._trust.note(manifest.root, range(len(manifest.shards)), handle)
         return self._take_in(scratch, manifest, PUBLIC if published else PRIVATE)
 
@@ -249,6 +256,8 @@ class Store:
                 self._partial.pop(root, None)
                 self._path(PARTIAL, root).unlink(missing_ok=True)
             self._path(MANIFESTS, root).unlink(missing_ok=True)
+            self._path(TASKS, root).unlink(missing_ok=True)
+            self._tasks.pop(root, None)
             self._manifests.pop(root, None)
             self.unpin(root)
 
@@ -257,6 +266,12 @@ class Store:
         with self._lock, disk_errors(self.folder):
             write_atomic(self._path(PINS, root), b"")
             self._pinned.add(root)
+
+    def assign(self, root: bytes, task: int) -> None:
+        """Say which task an artifact belongs to: when room is needed, the task used longest ago goes first."""
+        with self._lock, disk_errors(self.folder):
+            write_atomic(self._path(TASKS, root), str(task).encode(), durable=False)
+            self._tasks[root] = task
 
     def unpin(self, root: bytes) -> None:
         """Let this artifact be evicted again."""
@@ -301,6 +316,23 @@ class Store:
                     self._hashed(root, index, manifest, handle)
                     self._trust.note(root, range(index, index + 1), handle)
             return read_at(handle, size, offset)
+
+    def export(self, root: bytes, path: Path) -> None:
+        """Write an artifact to a new file that appears complete or not at all. Raises as `shard`, and E1404."""
+        scratch = path.parent / f"{TORN}{secrets.token_hex(8)}"
+        with disk_errors(path.parent):
+            handle = open_file(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            for index in range(len(self.manifest(root).shards)):
+                data = self.shard(root, index)
+                with disk_errors(path.parent):
+                    write_at(handle, data, index * merkle.SHARD)
+            with disk_errors(path.parent):
+                os.fsync(handle)
+                os.replace(scratch, path)
+        finally:
+            os.close(handle)
+            scratch.unlink(missing_ok=True)
 
     # -- serving -------------------------------------------------------------------------------------------
 
@@ -510,7 +542,7 @@ class Store:
 
     def _make_room(self, size: int) -> None:
         """Evict what was used longest ago until ``size`` more bytes fit. Raises E1404 when they cannot."""
-        victims = sorted(self._evictable(), key=lambda item: item[1].used)
+        victims = sorted(self._evictable(), key=self._last_use())
         used = sum(e.size for table in (self._kept, self._partial) for e in table.values()) + self._reserved
         gain = sum(entry.size for _, entry in victims)
         with disk_errors(self.folder):
@@ -525,6 +557,19 @@ class Store:
                 self._path(MANIFESTS, root).unlink(missing_ok=True)
                 used, free = used - entry.size, free + entry.size
 
+    def _last_use(self) -> Callable[[tuple[bytes, _Entry]], tuple[float, float]]:
+        """Order of eviction: when anything of the same task was used last, then when this was."""
+        used: dict[int, float] = {}
+        for root, entry in self._kept.items():
+            if (task := self._tasks.get(root)) is not None:
+                used[task] = max(used.get(task, 0.0), entry.used)
+
+        def key(item: tuple[bytes, _Entry]) -> tuple[float, float]:
+            task = self._tasks.get(item[0])
+            return (item[1].used if task is None else used.get(task, item[1].used), item[1].used)
+
+        return key
+
     def _evictable(self) -> Iterator[tuple[bytes, _Entry]]:
         yield from ((r, e) for r, e in self._partial.items() if r not in self._active)
         yield from ((r, e) for r, e in self._kept.items() if e.place == PUBLIC and r not in self._pinned)
@@ -532,6 +577,20 @@ class Store:
     def _no_room(self, size: int) -> CommonweightError:
         message = f"no room for {size} bytes in {self.folder}: quota {self.quota}, to stay free {self.floor}"
         return CommonweightError("E1404", message, "free some disk space, raise the quota or unpin artifacts")
+
+
+def _read_tasks(folder: Path) -> dict[bytes, int]:
+    found = {}
+    for path in folder.iterdir():
+        root = parse_name(path.name)
+        with contextlib.suppress(OSError, ValueError):
+            if root is not None:
+                handle = open_file(path)
+                try:
+                    found[root] = int(read_at(handle, 20, 0))
+                finally:
+                    os.close(handle)
+    return found
 
 
 def too_long(root: bytes, length: int, limit: int) -> CommonweightError:

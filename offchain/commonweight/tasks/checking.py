@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
 from .. import toploc
 from ..core import fixed, merkle
 from ..core.errors import CommonweightError, EncodingError
@@ -32,6 +34,10 @@ from .pretrain import plain, require_trainable, run, sketch_segment, start_state
 NOT_SERVED = "E1502"
 SAME_SKETCH = 1e-4
 """Distance of two sketches of the very same state: float32 sums in another order."""
+SPREAD = 8.0
+"""How many times a checker's own two roundings of a segment may lie apart, another machine's may from ours."""
+FLOOR = 0.05
+"""Share of the tolerance that is granted however little our own roundings differ."""
 
 
 def check(
@@ -206,7 +212,7 @@ def _compare(
     case: Case, opened: Opened, index: int, before: TrainState, result: SegmentResult, apart: float
 ) -> None:
     """Across profiles: the sketch's distance, the loss, and every chunk of the end state."""
-    tolerance, leaf = case.spec.verification.tolerance, opened.steps[index]
+    tolerance, leaf = _bound(case, index, before, result), opened.steps[index]
     if apart > tolerance:
         reason = f"replaying ends {apart:.3g} from the segment's sketch, {tolerance:g} is tolerated"
         raise Fault(TREE_STEPS, index, reason)
@@ -222,6 +228,27 @@ def _compare(
         raise Fault(TREE_STEPS, index, f"chunk {bad} of the end state is not where replaying ends")
     case.measure("state_distance", steps.true_distance(theta, plain(post), plain(result.state)))
     case.evidence["state_chunks"] += len(leaves)
+
+
+def _bound(case: Case, index: int, before: TrainState, result: SegmentResult) -> float:
+    """What is tolerated of this very segment: little where our own roundings agree, at most the spec's tolerance.
+
+    Raises E1609 where two roundings on this machine already differ by more than the tolerance tells apart.
+    """
+    limit = case.spec.verification.tolerance
+    batches = segment_batches(case.spec, case.data, case.lease.seed, index)
+    with sdpa_kernel(SDPBackend.MATH):
+        other = run(case.spec, before, batches, index).state
+    own, rounded = (Sketch.decode(sketch_segment(case.lease, before, s)) for s in (result.state, other))
+    spread = steps.distance(rounded, own)
+    case.measure("own_spread", spread)
+    if 1.5 * spread > limit:
+        raise CommonweightError(
+            "E1609",
+            f"two roundings of segment {index} differ by {spread:.3g} here, {limit:g} is tolerated",
+            "the task needs shorter segments or a larger tolerance: see `commonweight calibrate`",
+        )
+    return min(limit, max(SPREAD * spread, FLOOR * limit))
 
 
 def rerun(case: Case, opened: Opened, index: int) -> tuple[TrainState, SegmentResult]:

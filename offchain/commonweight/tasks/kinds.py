@@ -11,7 +11,7 @@ from ..core.errors import CommonweightError
 from ..core.spec import Spec
 from .base import TaskKind
 
-_MODULES = {"pretrain": "kind_pretrain"}
+_MODULES = {"pretrain": "kind_pretrain", "grpo": "kind_grpo"}
 
 
 def task_kind(name: str) -> TaskKind:

@@ -136,9 +136,33 @@ def assemble(
 
     ``update`` is the encoded artifact; ``profile`` the numeric profile it was computed in, the spec's if empty.
     """
-    steps = pack([r.step for r in records])
-    trajectories = pack([r.trajectory for r in records])
+    steps, trajectories = [r.step for r in records], [r.trajectory for r in records]
     sketches = b"".join(r.sketch for r in records)
+    named = {r.step.post: state for r, state in zip(records, states, strict=True)}
+    named |= {r.trajectory.proof: r.proof for r in records}
+    named[merkle.root(sketches)] = sketches
+    return assemble_leaves(
+        spec, lease, steps, trajectories, named, update, blinding, cheated, profile, merkle.root(sketches)
+    )
+
+
+def assemble_leaves(
+    spec: Spec,
+    lease: Lease,
+    steps: list[StepLeaf],
+    trajectories: list[TrajectoryLeaf],
+    named: dict[bytes, bytes],
+    update: bytes,
+    blinding: bytes,
+    cheated: bool = False,
+    profile: str = "",
+    sketches: bytes = bytes(32),
+) -> Product:
+    """Tie leaves, the artifacts ``named`` in them, and the encoded update into one work.
+
+    ``sketches`` is the root of the segments' sketches, zero for kinds that replay exactly and have none.
+    """
+    step_list, trajectory_list = pack(steps), pack(trajectories)
     meta = codec.encode(
         Meta(
             chain_id=lease.chain_id,
@@ -150,23 +174,21 @@ def assemble(
             spec=spec.root,
             base=lease.base,
             seed=lease.seed,
-            end_state=records[-1].step.post,
+            end_state=steps[-1].post,
             blinding=blinding,
             profile=profile or spec.verification.profile,
-            sketches=merkle.root(sketches),
+            sketches=sketches,
         )
     )
-    artifacts = {merkle.root(piece): piece for piece in (steps, trajectories, meta, update, sketches)}
-    artifacts |= {r.step.post: state for r, state in zip(records, states, strict=True)}
-    artifacts |= {r.trajectory.proof: r.proof for r in records}
+    artifacts = {merkle.root(piece): piece for piece in (step_list, trajectory_list, meta, update)} | named
     header = Header(
         update_root=merkle.root(update),
-        update_length=len(update) // 4,
-        trajectory_root=merkle.root(trajectories),
-        trajectory_count=len(records),
-        step_root=merkle.root(steps),
-        step_count=len(records),
+        update_length=len(update),
+        trajectory_root=merkle.root(trajectory_list),
+        trajectory_count=len(trajectories),
+        step_root=merkle.root(step_list),
+        step_count=len(steps),
         meta_root=merkle.root(meta),
     )
     artifacts[header.root] = header.encode()
-    return Product(header, artifacts, records[-1].step.loss, cheated)
+    return Product(header, artifacts, steps[-1].loss, cheated)

@@ -78,9 +78,9 @@ def open_work(case: Case) -> Opened:
         require(
             header.step_count == header.trajectory_count == count, "the header does not list every segment"
         )
-        lanes = fixed.padded(parameter_count(spec.model))
-        require(header.update_length == lanes, "the update has another length than the model")
-        _bind(case, meta)
+        size = 4 * fixed.padded(parameter_count(spec.model))
+        require(header.update_length == size, "the update has another length than the model")
+        bind(case, meta)
         size = count * merkle.LEAF
         leaves = unpack(StepLeaf, case.read(header.step_root, size, TREE_HEADER, 0), count)
         trajectories = unpack(TrajectoryLeaf, case.read(header.trajectory_root, size, TREE_HEADER, 0), count)
@@ -104,7 +104,7 @@ def require(ok: bool, reason: str) -> None:
         raise Fault(TREE_HEADER, 0, reason)
 
 
-def _bind(case: Case, meta: Meta) -> None:
+def bind(case: Case, meta: Meta) -> None:
     lease, spec = case.lease, case.spec
     wanted = Meta(
         chain_id=lease.chain_id,

@@ -14,7 +14,8 @@ from numba import njit, uint32, uint64
 
 from .field import P, inverses
 
-WIDTH = 64
+WIDTH, NARROW = 64, 8
+LANES = 256
 _OPTIONS = {"cache": True, "nogil": True, "boundscheck": False, "error_model": "numpy"}
 _LN2 = math.log(2.0)
 
@@ -34,20 +35,29 @@ def _canonical(a):
 # -- the k largest magnitudes -----------------------------------------------------------------------------------
 
 
-@njit(**_OPTIONS)
-def _block_maxima(row, maxima):
-    """Largest magnitude of every `WIDTH` values; ``row`` uint16 ``(n,)``; a ragged tail is a block of its own."""
-    full = row.size // WIDTH
+@njit(inline="always")
+def _maxima_of(row, width, maxima):
+    full = row.size // width
     for b in range(full):
         best = np.uint16(0)
-        for j in range(b * WIDTH, b * WIDTH + WIDTH):
+        for j in range(b * width, b * width + width):
             best = max(best, np.uint16(row[j] & np.uint16(0x7FFF)))
         maxima[b] = best
-    if full * WIDTH < row.size:
+    if full * width < row.size:
         best = np.uint16(0)
-        for j in range(full * WIDTH, row.size):
+        for j in range(full * width, row.size):
             best = max(best, np.uint16(row[j] & np.uint16(0x7FFF)))
         maxima[full] = best
+
+
+@njit(**_OPTIONS)
+def _block_maxima(row, width, maxima):
+    """Largest magnitude of every ``width`` values; ``row`` uint16 ``(n,)``; a ragged tail is a block of its own."""
+    # Written out, so that the loops have constant lengths and run in lanes.
+    if width == WIDTH:
+        _maxima_of(row, WIDTH, maxima)
+    else:
+        _maxima_of(row, NARROW, maxima)
 
 
 @njit(**_OPTIONS)
@@ -75,14 +85,15 @@ def _kth(values, count, k, histogram):
 def _select(row, k, maxima, found, magnitudes, histogram, out):
     """Indices of the k largest magnitudes, ascending; among equals the smaller index."""
     n = row.size
-    blocks = -(-n // WIDTH)
-    _block_maxima(row, maxima)
+    width = WIDTH if n >= 2 * k * WIDTH else NARROW
+    blocks = -(-n // width)
+    _block_maxima(row, width, maxima)
     # k blocks reach this bound, so the k-th largest value does too.
     bound = _kth(maxima, blocks, k, histogram)[0] if blocks >= k else 0
     count = 0
     for b in range(blocks):
         if maxima[b] >= bound:
-            for j in range(b * WIDTH, min(n, b * WIDTH + WIDTH)):
+            for j in range(b * width, min(n, b * width + width)):
                 magnitude = np.uint16(row[j] & np.uint16(0x7FFF))
                 if magnitude >= bound:
                     found[count] = j
@@ -128,7 +139,7 @@ def _select_heap(row, k, maxima, keys, ids, out):
         keys[i], ids[i] = row[i] & 0x7FFF, i
     for parent in range((k - 2) // 2, -1, -1):
         _sift(keys, ids, parent, k, keys[parent], ids[parent])
-    _block_maxima(row, maxima)
+    _block_maxima(row, WIDTH, maxima)
     for b in range(k // WIDTH, -(-n // WIDTH)):
         if maxima[b] > keys[0]:
             for j in range(max(k, b * WIDTH), min(n, b * WIDTH + WIDTH)):
@@ -142,8 +153,7 @@ def _select_heap(row, k, maxima, keys, ids, out):
 def top(rows, k, heap):
     """Indices of each row's k largest magnitudes, int64 ``(chunks, k)``; ``rows`` uint16 ``(chunks, n)``."""
     count, n = rows.shape
-    blocks = -(-n // WIDTH)
-    maxima = np.empty(blocks, dtype=np.uint16)
+    maxima = np.empty(-(-n // NARROW), dtype=np.uint16)
     out = np.empty((count, k), dtype=np.int64)
     histogram = np.empty(256, dtype=np.int64)
     found = np.empty(n + 1 if not heap else k, dtype=np.int64)
@@ -260,6 +270,39 @@ def _score(logit, temperature, bits):
     return float(logit) / temperature - math.log(-math.log(1.0 - v))
 
 
+@njit(fastmath={"nnan", "nsz"}, **_OPTIONS)
+def _largest(block):
+    """Largest of some numbers; that NaN may be ignored is what lets it run in lanes."""
+    high = block[0]
+    for j in range(block.size):
+        high = max(high, block[j])
+    return high
+
+
+@njit(**_OPTIONS)
+def _bounds(row, key, temperature, noise, raw, mantissa, bound, highest):
+    """Noise bits of every token, the upper bound of its score, and the highest bound of every `LANES` of them.
+
+    True when no bound is NaN. Plain loops without branches, so that they run in lanes.
+    """
+    vocab = row.size
+    scale, offset = np.float32(-_LN2 / 2**23), np.float32(_LN2 * (127 + 52))
+    factor = np.float32(1 / temperature)
+    for t in range(vocab):
+        noise[t] = _mix(uint64(key + uint64(t + 1) * uint64(0x9E3779B97F4A7C15)))
+    for t in range(vocab):
+        raw[t] = np.float32(noise[t])
+    for t in range(vocab):
+        bound[t] = np.float32(mantissa[t]) * scale + offset + row[t] * factor
+    odd = np.zeros(LANES, dtype=np.int32)
+    for b in range(-(-vocab // LANES)):
+        block = bound[b * LANES : (b + 1) * LANES]
+        for j in range(block.size):
+            odd[j] |= np.int32(block[j] != block[j])
+        highest[b] = _largest(block)
+    return odd.max() == 0
+
+
 @njit(**_OPTIONS)
 def race(logits, rows, temperature):
     """Winner of each row's Gumbel-max and its score (NaN when the row is not finite), as `sampling` defines it."""
@@ -267,35 +310,29 @@ def race(logits, rows, temperature):
     tokens = np.zeros(count, dtype=np.int64)
     scores = np.empty(count)
     noise = np.empty(vocab, dtype=np.uint64)
-    bound = np.empty(vocab, dtype=np.float32)
-    mantissa = bound.view(np.int32)
-    scale = np.float32(-_LN2 / 2**23)
-    offset = np.float32(_LN2 * (127 + 52))
-    factor = np.float32(1 / temperature)
+    raw, bound = np.empty(vocab, dtype=np.float32), np.empty(vocab, dtype=np.float32)
+    mantissa = raw.view(np.int32)
+    blocks = -(-vocab // LANES)
+    highest = np.empty(blocks, dtype=np.float32)
     for r in range(count):
         row = logits[r]
-        key = uint64(rows[r])
-        for t in range(vocab):
-            noise[t] = _mix(uint64(key + uint64(t + 1) * uint64(0x9E3779B97F4A7C15)))
-        for t in range(vocab):
-            bound[t] = np.float32(noise[t])
-        high, finite = np.float32(-np.inf), True
-        for t in range(vocab):
-            bound[t] = np.float32(mantissa[t]) * scale + offset + row[t] * factor
-        lead = 0
-        for t in range(vocab):
-            finite &= bound[t] == bound[t]
-            if bound[t] > high:
-                high, lead = bound[t], t
-        if not finite or not math.isfinite(high):
+        fine = _bounds(row, uint64(rows[r]), temperature, noise, raw, mantissa, bound, highest)
+        at = highest.argmax()
+        high = highest[at]
+        if not fine or not math.isfinite(high):
             scores[r] = np.nan
             continue
+        lead = at * LANES
+        while bound[lead] != high:
+            lead += 1
         best, chosen = _score(row[lead], temperature, noise[lead]), lead
         edge = np.float32(best - 1e-3 * max(1.0, abs(best) / 64))
-        for t in range(vocab):
-            if bound[t] >= edge and t != lead:
-                score = _score(row[t], temperature, noise[t])
-                if score > best or (score == best and t < chosen):
-                    best, chosen = score, t
+        for b in range(blocks):
+            if highest[b] >= edge:
+                for t in range(b * LANES, min(vocab, (b + 1) * LANES)):
+                    if bound[t] >= edge and t != lead:
+                        score = _score(row[t], temperature, noise[t])
+                        if score > best or (score == best and t < chosen):
+                            best, chosen = score, t
         tokens[r], scores[r] = chosen, best
     return tokens, scores

@@ -7,7 +7,6 @@ of JSON per event on stdout.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -21,7 +20,9 @@ from commonweight.shardcast.store import Store
 
 def say(event: str, **values: object) -> None:
     cpu = time.process_time()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # not ru_maxrss, which a process inherits from the one that started it
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     print(json.dumps({"event": event, "at": time.monotonic(), "cpu": cpu, "rss": peak, **values}), flush=True)
 
 

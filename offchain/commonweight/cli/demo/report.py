@@ -1,7 +1,6 @@
 """What the run came to: `summary.json`, the checks that decide the exit status, and the closing table.
 
-The checks recompute what everybody should have got from the works' outcomes and the spec's economy, and compare it with
-balances read from the chain: they share no code with the contracts that paid.
+The checks compare what everybody should have got by the rules (see `rules`) with balances read from the chain.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ...core.spec import Economy
-from ...core.state import State, Task, Work, WorkState
-from ...core.verdict import read_vote
+from ...core.state import State, Task, WorkState
 from ...nodes import metrics
+from . import rules
 from .spectator import Spectator
 from .story import tokens
 from .view import spark
@@ -74,14 +72,14 @@ def cheated_works(world: World) -> set[tuple[int, int]]:
 def round_row(task: Task, index: int, losses: list[float]) -> Json:
     """One round: losses before and after, and how its works ended."""
     round_ = task.rounds[index]
-    states = [w.state for w in round_.works.values()]
+    states = [w.state for w in round_.works.values() if w.carried_out]
     return {
         "round": index,
         "loss_before": losses[index],
         "loss_after": losses[index + 1],
         "model": (round_.model or b"").hex(),
         "merged": len(round_.included),
-        "accepted": states.count(WorkState.VALID),
+        "accepted": states.count(WorkState.VALID) + states.count(WorkState.DECOY),
         "rejected": states.count(WorkState.HARD) + states.count(WorkState.SOFT),
         "expired": states.count(WorkState.EXPIRED),
         "skipped": round_.skipped,
@@ -93,15 +91,14 @@ def person(world: World, state: State, task: Task, who: Participant, cheated: se
     economy = world.task.economy
     works = [(r.index, w) for r in task.rounds.values() for w in r.works.values() if w.trainer == who.address]
     seats = [s.id for s in state.seats.values() if s.owner == who.address]
+    works = [(i, w) for i, w in works if w.carried_out]
     merges = sum(
         r.proposal is not None and not r.skipped and r.proposal.by == who.address
         for r in task.rounds.values()
     )
-    expected = (
-        expected_gain(state, task, economy, [w for _, w in works], seats) + merges * economy.merge_reward
-    )
+    expected = rules.Rules(state, task, economy).gain(who.address, seats)
     if who.role == "publisher":
-        expected = -spent(state, task, economy)
+        expected = -rules.Rules(state, task, economy).spent()
     chain = world.chain
     staked = sum(
         int(chain.view("Vault", "pot", chain.addresses["Panel"], seat.to_bytes(32, "big"))) for seat in seats
@@ -113,9 +110,11 @@ def person(world: World, state: State, task: Task, who: Participant, cheated: se
         "role": who.role,
         "address": "0x" + who.address.hex(),
         "leases": len(works),
-        "accepted": states.count(WorkState.VALID),
+        "accepted": states.count(WorkState.VALID) + states.count(WorkState.DECOY),
         "rejected": states.count(WorkState.HARD) + states.count(WorkState.SOFT),
         "expired": states.count(WorkState.EXPIRED),
+        "decoys": states.count(WorkState.DECOY),
+        "late": sum(w.origin is not None for _, w in works),
         "merges_proposed": merges,
         "forged": len(forged),
         "paid_for_forged": str(sum(w.paid for w in forged)),
@@ -126,60 +125,6 @@ def person(world: World, state: State, task: Task, who: Participant, cheated: se
         "gain": str(holds - who.minted),
         **timings(who),
     }
-
-
-def expected_gain(state: State, task: Task, economy: Economy, works: list[Work], seats: list[int]) -> int:
-    """Token wei that the rules give to an owner of these works and seats, merges left out."""
-    total = 0
-    for work in works:
-        total += economy.reward if work.state is WorkState.VALID else 0
-        total -= economy.bond if work.state is WorkState.HARD else 0
-        total -= economy.bond // 8 if work.state is WorkState.EXPIRED else 0
-    for round_ in task.rounds.values():
-        votes = state.polls[round_.poll].revealed if round_.poll is not None else {}
-        for work in round_.works.values():
-            yes, no = voters(votes, work.slot)
-            for seat in seats:
-                total += vote_value(economy, work, seat in yes, seat in no, len(yes), len(no))
-    return total
-
-
-def voters(votes: dict[int, list[tuple[int, bool]]], slot: int) -> tuple[set[int], set[int]]:
-    """Seats whose counted vote on a work was accept, and those whose was a reject."""
-    yes: set[int] = set()
-    no: set[int] = set()
-    for seat, batch in votes.items():
-        for vote, counted in batch:
-            item, _, value = read_vote(vote)
-            if counted and item == slot:
-                (no if value else yes).add(seat)
-    return yes, no
-
-
-def vote_value(economy: Economy, work: Work, accepted: bool, rejected: bool, yes: int, no: int) -> int:
-    """Token wei that one seat's vote on one work earns."""
-    if accepted and work.state is WorkState.VALID:
-        return economy.fee // yes
-    if rejected and work.state is WorkState.HARD:
-        return economy.fee // no + economy.bond // 2 // no
-    if rejected and work.state is WorkState.SOFT:
-        return economy.fee // no
-    return 0
-
-
-def spent(state: State, task: Task, economy: Economy) -> int:
-    """Token wei that left the publisher's escrow by the rules."""
-    total = 0
-    for round_ in task.rounds.values():
-        votes = state.polls[round_.poll].revealed if round_.poll is not None else {}
-        total += economy.merge_reward if round_.proposal is not None and not round_.skipped else 0
-        for work in round_.works.values():
-            yes, no = voters(votes, work.slot)
-            right = len(yes) if work.state is WorkState.VALID else len(no)
-            decided = work.state in (WorkState.VALID, WorkState.HARD, WorkState.SOFT)
-            total += economy.fee // right * right if decided and right else 0
-            total += economy.reward if work.state is WorkState.VALID else 0
-    return total
 
 
 def fees_paid(state: State, seats: list[int]) -> int:

@@ -9,7 +9,8 @@ from pathlib import Path
 from ...chain.client import Chain, Head
 from ...chain.follower import Follower
 from ...core.events import Event
-from ...core.state import State, Task, fold
+from ...core.fold import fold
+from ...core.state import State, Task
 from ...nodes.lineage import Lineage
 from ...shardcast.fetch import Library
 from ...shardcast.store import Store

@@ -52,6 +52,14 @@ def line(event: Event, name: Name) -> str | None:
         case "Tasks", "Opened":
             merged = "merged" if a["included"] else "not merged"
             return f"{where}: work {a['slot']} opened, {merged}, paid {tokens(a['paid'])}"
+        case "Tasks", "Decoyed":
+            return f"{where}: work {a['slot']} was a decoy"
+        case "Tasks", "Relinquished":
+            return f"{where}: the lease of slot {a['slot']} is given back"
+        case "Tasks", "Deferred":
+            return f"{where}: work {a['slot']} will be late"
+        case "Tasks", "Late":
+            return f"{where}: work {a['slot']} is late and enters the next round as {a['place']}"
         case "Tasks", "Resolved":
             verdict = WorkState(a["state"]).name
             paid = f"paid {tokens(a['paid'])}, bond lost {tokens(a['lost'])}"
@@ -61,11 +69,26 @@ def line(event: Event, name: Name) -> str | None:
         case "Tasks", "Proposed":
             return f"{where}: {name(a['by'])} proposes model {a['root'].hex()[:12]}"
         case "Tasks", "Contested":
-            return f"{where}: {name(a['by'])} contests the proposed model"
+            return f"{where}: {name(a['by'])} demands to see lane {a['lane']} of leaf {a['leaf']} of it"
+        case "Tasks", "Cleared":
+            return f"{where}: {name(a['by'])} shows it, and it is right"
+        case "Tasks", "Refuted":
+            return f"{where}: {name(a['by'])} proves lane {a['lane']} of leaf {a['leaf']} of it wrong"
+        case "Tasks", "ProposalDropped":
+            return f"{where}: the proposed model is dropped"
         case "Tasks", "Advanced":
             return f"{where}: model is now {a['model'].hex()[:12]}{' (skipped)' if a['skipped'] else ''}"
         case "Panel", "Seated":
             return f"{name(a['owner'])} takes seat {a['seat']}"
+        case "Court", "Answered":
+            return f"dispute {a['dispute']}: {name(a['by'])} shows the leaf"
+        case "Court", "Convened":
+            return f"dispute {a['dispute']}: jury {a['level'] + 1} is called"
+        case "Court", "Verdict":
+            votes = f"{a['hard']} hard, {a['soft']} soft, {a['innocent']} innocent"
+            return f"dispute {a['dispute']}: the jury says {WorkState(a['outcome']).name} ({votes})"
+        case "Court", "Appealed":
+            return f"dispute {a['dispute']}: {name(a['by'])} appeals with {tokens(a['bond'])}"
         case "Court", "Ruled":
             return f"dispute {a['dispute']}: {WorkState(a['outcome']).name}"
         case _:

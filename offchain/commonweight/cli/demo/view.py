@@ -27,7 +27,7 @@ def phase(state: State, round_: Round, now: int) -> str:
     if round_.settled:
         return "settled"
     if round_.proposal is not None:
-        return "merge contested" if round_.proposal.contested else "merge proposed"
+        return "merge contested" if round_.proposal.contest else "merge proposed"
     if round_.poll is not None:
         poll = state.polls[round_.poll]
         if now < poll.seal_end:
@@ -122,9 +122,9 @@ def rounds_table(state: State, task: Task, now: int, losses: list[float]) -> Tab
         table.add_row(
             f"{round_.index + 1}/{task.params['rounds']}",
             phase(state, round_, now),
-            str(len(works)),
+            str(round_.claimed),
             str(sum(w.root is not None for w in works)),
-            str(sum(w.state is WorkState.VALID for w in works)),
+            str(sum(w.state in (WorkState.VALID, WorkState.DECOY) for w in works)),
             str(sum(w.state in (WorkState.DISPUTED, WorkState.HARD, WorkState.SOFT) for w in works)),
             loss,
             (round_.model or b"").hex()[:12],
@@ -149,7 +149,7 @@ def people_table(
             f"{name} (cheats)" if who == cheater else name,
             f"0x{who.hex()[:4]}..{who.hex()[-4:]}",
             activity(state, task, who, now),
-            str(sum(w.state is WorkState.VALID for w in mine)) if mine else "",
+            str(sum(w.state in (WorkState.VALID, WorkState.DECOY) for w in mine)) if mine else "",
             str(sum(w.state in (WorkState.HARD, WorkState.SOFT) for w in mine)) if mine else "",
             tokens(earned(state, task, who)),
             tokens(lost) if lost else "",

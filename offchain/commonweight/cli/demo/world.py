@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from eth_account import Account
@@ -19,7 +19,8 @@ from ...chain import keys
 from ...chain.client import Chain
 from ...chain.deploy import deploy
 from ...chain.devnet import Devnet, faucet, fund
-from ...core.spec import TaskFile, parse_task
+from ...core import economics
+from ...core.spec import TOKEN, TaskFile, parse_task
 from ..commands import template
 
 ETHER = 10**18
@@ -49,6 +50,7 @@ class DemoPlan:
         task = parse_task(template())
         segments = task.training.segments
         checks = min(segments, -(-(segments - 1) // self.validators))
+        bond = -(-economics.least_bond(replace(task.economy.terms, want=self.validators)) // TOKEN)
         changes = {
             "seed = 7 ": f"seed = {self.seed} ",
             "slots = 4 ": f"slots = {self.trainers} ",
@@ -56,6 +58,7 @@ class DemoPlan:
             "want = 3 ": f"want = {self.validators} ",
             "quorum = 2 ": f"quorum = {min(2, self.validators)} ",
             "checks = 1 ": f"checks = {checks} ",
+            'bond = "10"     ': f'bond = "{bond}"     ',
         }
         text = template()
         for old, new in changes.items():

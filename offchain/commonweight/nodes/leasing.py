@@ -1,0 +1,29 @@
+"""The lease behind a work, as everybody can derive it from the chain."""
+
+from __future__ import annotations
+
+from ..core.seeds import lease_seed
+from ..core.state import Round, Task, Work
+from ..tasks.lease import Lease
+
+
+def place_of(round_: Round, work: Work) -> tuple[int, int]:
+    """(round, slot) of the lease that a work of ``round_`` came from: another one where it entered late."""
+    return work.origin or (round_.index, work.slot)
+
+
+def lease_of(chain_id: int, tasks: bytes, task: Task, round_: Round, work: Work, beacon: bytes) -> Lease:
+    """The lease; ``beacon`` is the data seed of the round that it was taken in."""
+    index, slot = place_of(round_, work)
+    base = task.rounds[index].base
+    seed = lease_seed(chain_id, tasks, task.id, index, slot, base, beacon, work.trainer)
+    return Lease(
+        chain_id=chain_id,
+        tasks=tasks,
+        task=task.id,
+        round=index,
+        slot=slot,
+        trainer=work.trainer,
+        base=base,
+        seed=seed,
+    )

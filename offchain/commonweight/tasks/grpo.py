@@ -1,0 +1,339 @@
+"""The `grpo` kind: reinforcement learning whose every choice is derived, recorded or replayed.
+
+A lease is a chain of segments. Segment j plays prompts that the lease's seed names with the policy of ``lag`` segments
+before, and learns from all of these trajectories in their order; the next segment starts where it ended. Nothing is
+left for a trainer to choose: prompts, noise, policy version, order and advantages are functions of the lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core import codec, fixed, merkle
+from ..core.errors import CommonweightError, EncodingError
+from ..core.fixed import ModelVersion
+from ..core.hashing import tagged
+from ..core.spec import Spec, TaskFile
+from ..core.works import StepLeaf, TrajectoryLeaf
+from ..diloco.inner import TrainState
+from ..models import initial_parameters, numeric_profile, pin, require_profile
+from ..models.decoder import Architecture, Llama, parameter_count
+from ..rl.adapters import Trainable, trainable, trainable_count
+from ..rl.engine import Proving, RolloutEngine, Sampling
+from ..rl.learner import Learned, learn
+from ..rl.rollout import Scene, episodes, play
+from ..rl.trajectories import Columns, Trajectory
+from ..rl.warmup import accuracy, warm_start
+from .lease import STEP_LEAF_BYTES, Checkpoint, Lease, Product, assemble_leaves
+from .rl_bundle import Bundle, scene
+
+PROBE_BATCH = 4
+SLOTS = 1024
+
+
+def architecture(spec: Spec) -> Architecture:
+    """The model's architecture."""
+    return Architecture.of(spec.model, spec.decoder)
+
+
+def parameters(spec: Spec) -> int:
+    """Number of weights of the task's model."""
+    return parameter_count(architecture(spec))
+
+
+def state_count(spec: Spec) -> int:
+    """Length of the optimised vector: the weights, or the low-rank corrections."""
+    return trainable_count(architecture(spec), spec.rl.lora_rank)
+
+
+def load_data(task: TaskFile, folder: Path) -> bytes:
+    """The environment bundle; the tokenizer comes with the initial model's folder, if there is one."""
+    if task.start.folder:
+        from ..models.folder import read_tokenizer
+
+        tokenizer, stop = read_tokenizer(folder / task.start.folder)
+        return Bundle(task.data.source, tokenizer=tokenizer, stop=stop).encode()
+    if task.data.source.endswith(".py"):
+        from ..rl.sandbox import read_code
+
+        return Bundle("", code=read_code(folder / task.data.source)).encode()
+    return Bundle(task.data.source).encode()
+
+
+def initial_version(task: TaskFile, folder: Path) -> ModelVersion:
+    """Weights of the given folder, or seeded ones; then the warm start, if the task file asks for one."""
+    pin()
+    arch = Architecture.of(task.model, task.decoder)
+    if task.start.folder:
+        from ..models.folder import read_folder
+
+        found, flat = read_folder(folder / task.start.folder, task.model.context)
+        if found != arch:
+            raise CommonweightError(
+                "E1009",
+                f"the folder {task.start.folder} holds another architecture than [model] and [decoder] say",
+                "`commonweight rl describe FOLDER` prints the right sections",
+            )
+    else:
+        flat = initial_parameters(task.model)
+    if task.start.warm_steps:
+        bundle = Bundle.decode(load_data(task, folder))
+        stage = Scene(bundle.mixture(), bundle.tokens(), task.rl.group, task.rl.max_new, task.model.context)
+        flat, _ = warm_start(arch, flat, stage, task.start)
+    weights = fixed.quantise_weights(flat.numpy(), task.merge.weight_bits)
+    return ModelVersion(weights, np.zeros_like(weights))
+
+
+def build_spec(task: TaskFile, data: bytes, initial: ModelVersion) -> Spec:
+    """Freeze a task file: name bundle and initial model, pin the profile ``auto`` to this machine's."""
+    verification = task.verification
+    if verification.profile == "auto":
+        verification = replace(verification, profile=numeric_profile(task.model, PROBE_BATCH))
+    spec = Spec(
+        name=task.name,
+        kind=task.kind,
+        model=task.model,
+        training=task.training,
+        merge=task.merge,
+        verification=verification,
+        data_root=merkle.root(data),
+        data_length=len(data),
+        validation_length=0,
+        initial_model=initial.root,
+        decoder=task.decoder,
+        rl=task.rl,
+    )
+    scene(spec, data)
+    return Spec.decode(spec.encode())
+
+
+def require_trainable(spec: Spec) -> None:
+    """Raise E1601 in another numeric profile; pins this thread's numerics."""
+    pin()
+    require_profile(spec.verification.profile, spec.model, PROBE_BATCH)
+
+
+def evaluate(spec: Spec, data: bytes, version: ModelVersion) -> float:
+    """Share of held-out tasks that greedy decoding does not solve."""
+    pin()
+    flat = torch.from_numpy(fixed.dequantise_weights(version.weights, spec.merge.weight_bits))
+    return 1.0 - accuracy(architecture(spec), flat, scene(spec, data))
+
+
+def groups_of(spec: Spec, index: int) -> range:
+    """Prompts of a segment, numbered through the lease."""
+    count = spec.training.segment * spec.training.batch // spec.rl.group
+    return range(index * count, (index + 1) * count)
+
+
+def rows_of(spec: Spec, index: int) -> range:
+    """Trajectory leaves of a segment."""
+    count = spec.training.segment * spec.training.batch
+    return range(index * count, (index + 1) * count)
+
+
+def blocks(spec: Spec) -> int:
+    """Pieces that a segment's rollouts are drawn in."""
+    return -(-spec.training.segment * spec.training.batch // spec.rl.block)
+
+
+def units(spec: Spec) -> int:
+    """What a seat can draw of a work: the learning of each segment, then each block of each segment's rollouts."""
+    return spec.training.segments * (1 + blocks(spec))
+
+
+def unit(spec: Spec, number: int) -> tuple[int, range | None]:
+    """(segment, rows of the block within it) of a unit; None instead of rows for the learning."""
+    if number < spec.training.segments:
+        return number, None
+    index, block = divmod(number - spec.training.segments, blocks(spec))
+    size = spec.training.segment * spec.training.batch
+    return index, range(block * spec.rl.block, min(size, (block + 1) * spec.rl.block))
+
+
+def behaviour(spec: Spec, index: int) -> int:
+    """The policy that plays segment ``index``: the state after so many segments of the lease, 0 for the base."""
+    return max(0, index - spec.rl.lag)
+
+
+def split(spec: Spec, rows: Sequence[Trajectory]) -> list[Sequence[Trajectory]]:
+    """Trajectories of a segment as the minibatches of its steps."""
+    size = spec.training.batch
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
+
+
+def consumed(rows: Sequence[Trajectory]) -> bytes:
+    """What a step leaf says of its segment's data: exactly these trajectories, in this order."""
+    return tagged("consumed", *(row.digest() for row in rows))
+
+
+def leaves(first: int, rows: Sequence[Trajectory], columns: bytes) -> list[TrajectoryLeaf]:
+    """One leaf per trajectory; ``columns`` is the artifact that holds the segment's trajectories and proofs."""
+    root = merkle.root(columns)
+    return [TrajectoryLeaf(first + i, r.digest(), int(r.mask.sum()), root) for i, r in enumerate(rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Everything that a lease's segments share."""
+
+    spec: Spec
+    lease: Lease
+    scene: Scene
+    arch: Architecture
+    trainable: Trainable
+    start: TrainState
+
+    @staticmethod
+    def of(spec: Spec, data: bytes, base: ModelVersion, lease: Lease) -> Setting:
+        """Derived by everybody alike from the lease."""
+        arch = architecture(spec)
+        flat = torch.from_numpy(fixed.dequantise_weights(base.weights, spec.merge.weight_bits))
+        part = trainable(arch, flat, spec.rl.lora_rank)
+        start = TrainState.start(part.start().numpy())
+        return Setting(spec, lease, scene(spec, data), arch, part, start)
+
+    def policy(self, vector: Tensor) -> Llama:
+        """The policy of an optimised vector."""
+        with torch.no_grad():
+            return Llama(self.arch, self.trainable.full(vector))
+
+    def learn(self, index: int, state: TrainState, rows: Sequence[Trajectory]) -> Learned:
+        """Segment ``index`` from ``state``."""
+        spec = self.spec
+        batches = split(spec, rows)
+        first = index * spec.training.segment
+        return learn(self.arch, self.trainable, spec.training, spec.rl, state, batches, first)
+
+
+class Training:
+    """One lease being trained; a forger overrides one of the small methods."""
+
+    cheats = False
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.states: list[TrainState] = [setting.start]
+        v = setting.spec.verification
+        rule = Sampling(setting.scene.tokens.stop, setting.spec.rl.max_new, setting.spec.rl.temperature)
+        self.engine = RolloutEngine(rule, SLOTS, Proving(v.topk, v.chunk))
+
+    def played_by(self, index: int) -> Tensor:
+        """Optimised vector of the policy that plays a segment."""
+        return self.states[behaviour(self.setting.spec, index)].theta
+
+    def rollouts(self, index: int) -> list[Trajectory]:
+        """The segment's trajectories."""
+        setting = self.setting
+        self.engine.load(self.engine.version + 1, setting.policy(self.played_by(index)))
+        todo = episodes(setting.scene, setting.lease.seed, groups_of(setting.spec, index))
+        version = behaviour(setting.spec, index)
+        return [replace(row, version=version) for row in play(self.engine, setting.scene, todo)]
+
+    def claimed(self, index: int, rows: list[Trajectory]) -> list[Trajectory]:
+        """What is committed as the segment's trajectories."""
+        return rows
+
+    def taught(self, index: int, rows: list[Trajectory]) -> list[Trajectory]:
+        """What the segment really learns from."""
+        return rows
+
+    def segment(self, index: int) -> tuple[StepLeaf, bytes, bytes]:
+        """(step leaf, columns, encoded state) of one segment. Raises E1604 when training diverges."""
+        before = self.states[-1]
+        rows = self.claimed(index, self.rollouts(index))
+        learned = self.setting.learn(index, before, self.taught(index, rows))
+        if not learned.finite:
+            raise CommonweightError(
+                "E1604", "training diverged: weights are not finite", "the task needs a lower training.lr"
+            )
+        self.states.append(learned.state)
+        encoded = learned.state.encode()
+        step = StepLeaf(index, before.root, merkle.root(encoded), consumed(rows), learned.loss)
+        return step, Columns.of(rows).encode(), encoded
+
+
+def train(
+    spec: Spec,
+    data: bytes,
+    base: ModelVersion,
+    lease: Lease,
+    *,
+    blinding: bytes,
+    checkpoint: Checkpoint | None = None,
+) -> Product:
+    """Train one lease and commit to it; resumes behind the last segment that ``checkpoint`` holds.
+
+    The product is the same whether or not it was interrupted. Raises E1601 in another numeric profile, E1604 when
+    training diverges.
+    """
+    return run(Training, spec, data, base, lease, blinding, checkpoint)
+
+
+def run(
+    training: type[Training],
+    spec: Spec,
+    data: bytes,
+    base: ModelVersion,
+    lease: Lease,
+    blinding: bytes,
+    checkpoint: Checkpoint | None,
+) -> Product:
+    """`train` with another way of training."""
+    require_trainable(spec)
+    run_ = training(Setting.of(spec, data, base, lease))
+    done = _resume(run_, checkpoint)
+    for index in range(len(done), spec.training.segments):
+        step, columns, encoded = run_.segment(index)
+        if checkpoint:
+            checkpoint.save(index, encoded, codec.encode(step) + columns)
+        done.append((step, columns, encoded))
+    return finish(run_, base, done, blinding)
+
+
+def finish(
+    run_: Training, base: ModelVersion, done: list[tuple[StepLeaf, bytes, bytes]], blinding: bytes
+) -> Product:
+    """Tie finished segments into one work."""
+    setting = run_.setting
+    spec = setting.spec
+    trajectories: list[TrajectoryLeaf] = []
+    for _, columns, _ in done:
+        trajectories += leaves(len(trajectories), Columns.decode(columns).rows(), columns)
+    with torch.no_grad():
+        end = setting.trainable.full(run_.states[-1].theta)
+    update = fixed.to_bytes(fixed.make_update(base.weights, end.numpy(), spec.merge))
+    named = {merkle.root(piece): piece for _, *pieces in done for piece in pieces}
+    steps = [step for step, _, _ in done]
+    return assemble_leaves(
+        spec, setting.lease, steps, trajectories, named, update, blinding, type(run_).cheats
+    )
+
+
+def _resume(run_: Training, checkpoint: Checkpoint | None) -> list[tuple[StepLeaf, bytes, bytes]]:
+    """What of a checkpoint belongs to this lease and hangs together; training repeats the rest."""
+    setting = run_.setting
+    done: list[tuple[StepLeaf, bytes, bytes]] = []
+    for encoded, record in checkpoint.load() if checkpoint else []:
+        try:
+            step = codec.decode(StepLeaf, record[:STEP_LEAF_BYTES])
+            columns = Columns.decode(record[STEP_LEAF_BYTES:])
+            state = TrainState.decode(encoded, state_count(setting.spec))
+        except EncodingError:
+            break
+        expected = (len(done), run_.states[-1].root, merkle.root(encoded))
+        if (step.index, step.pre, step.post) != expected or len(done) == setting.spec.training.segments:
+            break
+        todo = episodes(setting.scene, setting.lease.seed, groups_of(setting.spec, step.index))
+        rows = columns.rows()
+        if step.batch != consumed(rows) or [r.key for r in rows] != [e.key for e in todo]:
+            break
+        run_.states.append(state)
+        done.append((step, record[STEP_LEAF_BYTES:], encoded))
+    return done

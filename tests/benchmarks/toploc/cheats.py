@@ -1,0 +1,82 @@
+"""Training cheats of every sort against honest machines: c = 1 and 10, both arithmetics, both losses; and the plot."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from commonweight.core.spec import DataSpec, ModelSpec, TrainingSpec
+from commonweight.models import initial_parameters, pin
+from commonweight.tasks import data
+from commonweight.tasks.calibration import steps
+from commonweight.tasks.calibration.runs import Setting
+
+from .plot import draw
+from .report import judge, save
+
+MODEL = ModelSpec(dim=64, layers=2, heads=4, hidden=172, context=64)
+TRAINING = TrainingSpec(batch=16)
+AGES = (20, 100)
+LEAST = {"f32": 100.0, "bf16": 10.0}
+PLOT = Path("docs/verification.svg")
+
+
+def cheats() -> None:
+    """Measure, print the margins, draw the distances. CHEATS=quick leaves out instruction sets and the older state."""
+    pin()
+    quick = os.environ.get("CHEATS") == "quick"
+    text = data.load(DataSpec(max_bytes=400_000), Path())
+    weights = initial_parameters(MODEL).numpy()
+    out: list[dict[str, Any]] = []
+    for loss in ("supervised", "rl"):
+        for arithmetic in ("f32", "bf16"):
+            for length in (1, 10):
+                rows = steps.measure(
+                    Setting(MODEL, TRAINING, loss, arithmetic),
+                    weights,
+                    text,
+                    length,
+                    ages=AGES[:1] if quick else AGES,
+                    elsewhere=not quick,
+                )
+                found = steps.separation(rows)
+                tolerance = found.tolerance
+                missed = sorted({r.name for r in rows if r.sort == "saves" and r.distance <= tolerance})
+                out.append(
+                    asdict(found)
+                    | {"loss": loss, "arithmetic": arithmetic, "length": length, "margin": found.margin}
+                    | {"tolerance": tolerance, "missed": missed, "rows": [asdict(r) for r in rows]}
+                )
+                name = f"cheats {loss} {arithmetic} c={length}: cheapest ({found.cheat}) over worst honest"
+                print(
+                    judge(name, found.margin, LEAST[arithmetic]),
+                    f"; at one age {found.local:.3g}",
+                    flush=True,
+                )
+                print(judge(f"  cheats missed at tolerance {tolerance:.2g}", len(missed), 0, at_least=False))
+    save("training_cheats", out)
+    PLOT.write_text(draw(out))
+    print(f"wrote {PLOT}")
+
+
+def refuse() -> None:
+    """`commonweight calibrate` on 50 bf16 steps of the policy gradient in one segment: no tolerance can separate."""
+    from commonweight.cli.calibrate import LEAST_MARGIN
+
+    pin()
+    text = data.load(DataSpec(max_bytes=400_000), Path())
+    model = ModelSpec(dim=32, layers=2, heads=2, hidden=64, context=32)
+    setting = Setting(model, TrainingSpec(batch=8), "rl", "bf16")
+    rows = steps.measure(setting, initial_parameters(model).numpy(), text, 50, ages=(100,), elsewhere=False)
+    found = steps.separation(rows)
+    save("refused_50_bf16_rl", asdict(found))
+    print(judge("50 bf16 RL steps: margin (refused below)", found.local, LEAST_MARGIN, at_least=False))
+
+
+def redraw() -> None:
+    """The plot again, from the saved figures."""
+    rows = json.loads(Path("build/bench/toploc.json").read_text())["training_cheats"]
+    PLOT.write_text(draw(rows))

@@ -1,0 +1,1 @@
+"""Independent models of what the contracts do, in plain Python: what the Solidity is compared with."""

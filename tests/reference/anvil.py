@@ -1,0 +1,147 @@
+"""The contracts on an Anvil of their own, driven without keys: any sender, automatic mining, time by command."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from commonweight.chain.deployment import DeployConfig, Ledger, execute
+from commonweight.chain.interface import Errors, Interface, load_abi
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = 10**18
+DEPLOYER = bytes.fromhex("d0" * 20)
+
+
+class Reverted(Exception):
+    """A call that the contracts refused: error name and arguments."""
+
+    def __init__(self, name: str, args: tuple[Any, ...]) -> None:
+        super().__init__(f"{name}{args}")
+        self.name = name
+        self.values = args
+
+
+class Chain:
+    """A local chain with the contracts deployed; `send` returns the receipt, `view` the decoded answer."""
+
+    def __init__(self, config: DeployConfig | None = None, hardfork: str = "prague") -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        program = ROOT / "node_modules" / ".bin" / "anvil"
+        command = [str(program), "--port", str(self.port), "--silent", "--hardfork", hardfork]
+        command += ["--gas-limit", "200000000"]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._id = 0
+        self._await_answer()
+        self.rpc("anvil_autoImpersonateAccount", True)
+        self._rich: set[bytes] = set()
+        record = execute(
+            Ledger(31337, DEPLOYER, self._create, self._call, self._code), config or DeployConfig()
+        )
+        self.interfaces = {
+            name: Interface(name, load_abi("TestToken" if name == "Token" else name))
+            for name in record["contracts"]
+        }
+        self.addresses = {
+            name: bytes.fromhex(entry["address"][2:]) for name, entry in record["contracts"].items()
+        }
+        libraries = [Interface(name, load_abi(name)) for name in ("Exact", "Terms", "Leases", "Merges")]
+        self._errors = Errors([*self.interfaces.values(), *libraries])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+    def rpc(self, method: str, *params: Any) -> Any:
+        """One JSON-RPC call. Raises `Reverted` for a revert with data, RuntimeError for anything else."""
+        self._id += 1
+        body = json.dumps({"jsonrpc": "2.0", "id": self._id, "method": method, "params": params}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found = json.load(answer)
+        if "error" in found:
+            data = found["error"].get("data")
+            if isinstance(data, str) and data.startswith("0x") and hasattr(self, "_errors"):
+                raise Reverted(*self._errors.decode(bytes.fromhex(data[2:])))
+            raise RuntimeError(f"{method}: {found['error']}")
+        return found["result"]
+
+    def send(self, sender: bytes, contract: str, function: str, *args: Any) -> dict[str, Any]:
+        """Send and mine one transaction; raises `Reverted` before anything is mined when it would revert."""
+        data = self.interfaces[contract].encode(function, list(args))
+        return self._transact(sender, data, self.addresses[contract])
+
+    def view(self, contract: str, function: str, *args: Any) -> Any:
+        """Call a view at the newest block."""
+        data = self.interfaces[contract].encode(function, list(args))
+        return self.interfaces[contract].decode_result(
+            function, len(args), self._call(self.addresses[contract], data)
+        )
+
+    def mine(self, blocks: int = 1, seconds: int = 0) -> None:
+        """Let time pass, then mine."""
+        if seconds:
+            self.rpc("evm_increaseTime", seconds)
+        self.rpc("anvil_mine", hex(blocks))
+
+    def now(self) -> int:
+        """Time of the newest block."""
+        return int(self.rpc("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+
+    def _transact(self, sender: bytes, data: bytes, to: bytes | None) -> dict[str, Any]:
+        if sender not in self._rich:
+            self.rpc("anvil_setBalance", "0x" + sender.hex(), hex(10**24))
+            self._rich.add(sender)
+        call = {"from": "0x" + sender.hex(), "data": "0x" + data.hex()}
+        if to is not None:
+            call["to"] = "0x" + to.hex()
+        call["gas"] = hex(int(self.rpc("eth_estimateGas", call), 16) * 5 // 4 + 50_000)
+        receipt = self._receipt(self.rpc("eth_sendTransaction", call))
+        if int(receipt["status"], 16) != 1:
+            raise RuntimeError(f"{data[:4].hex()} was reverted when mined")
+        return receipt
+
+    def _receipt(self, tx: str) -> dict[str, Any]:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            receipt: dict[str, Any] | None = self.rpc("eth_getTransactionReceipt", tx)
+            if receipt is not None:
+                return receipt
+            time.sleep(0.01)
+        raise RuntimeError(f"{tx} was not mined")
+
+    def _create(self, code: bytes) -> tuple[bytes, int]:
+        receipt = self._transact(DEPLOYER, code, None)
+        return bytes.fromhex(receipt["contractAddress"][2:]), int(receipt["blockNumber"], 16)
+
+    def _call(self, to: bytes, data: bytes) -> bytes:
+        answer = self.rpc("eth_call", {"to": "0x" + to.hex(), "data": "0x" + data.hex()}, "latest")
+        return bytes.fromhex(answer[2:])
+
+    def _code(self, address: bytes) -> bytes:
+        return bytes.fromhex(self.rpc("eth_getCode", "0x" + address.hex(), "latest")[2:])
+
+    def _await_answer(self) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                self.rpc("eth_chainId")
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise RuntimeError("anvil does not answer")
