@@ -24,8 +24,8 @@ from .demo.world import DemoPlan, World, build, start_publisher, start_workers
 from .plot import bars, svg
 
 TICK_SECONDS = 0.3
-PUBLISH_SECONDS = 240.0
-ROUND_SECONDS = 240.0
+PUBLISH_SECONDS = 600.0
+ROUND_SECONDS = 600.0
 GOAL = 0.90
 Json = dict[str, Any]
 
