@@ -76,7 +76,8 @@ def test_a_slow_link_slows_the_round_but_costs_nobody_the_place() -> None:
         proxy.close()
         assert {len(e["members"]) for w in swarm.workers.values() for e in w.events("round")} == {3}
         assert swarm.workers["ada"].events("reduced")[0]["seconds"] > 0.4  # 275 kB over 600 kB/s
-        assert not swarm.workers["ada"].events("dropped")
+        # who has done its rounds leaves; put out would be something else
+        assert not [e for e in swarm.workers["ada"].events("dropped") if e["reason"] != "left"]
 
 
 def test_a_stranger_without_the_token_gets_nowhere() -> None:
