@@ -47,6 +47,7 @@ def tiny_task(plan: DemoPlan, **economy: str) -> str:
     head, money = full.split("[data]")[0], full[full.index("[economy]") :]
     for key, value in economy.items():
         lines = money.splitlines()
+        assert any(line.split("=")[0].strip() == key for line in lines), f"the example task has no {key}"
         money = "\n".join(f"{key} = {value}" if line.split("=")[0].strip() == key else line for line in lines)
     return head + TINY.format(seed=plan.seed, checks=checks) + '\n[merge]\nrule = "mean"\n\n' + money
 

@@ -49,9 +49,9 @@ def nothing_lost(world: World, spectator: Spectator, task: Task, *names: str) ->
 
 
 def test_a_lazy_validator_loses_over_decoys_while_an_honest_one_earns(tmp_path: Path) -> None:
-    """Decoys are drawn by chance, one work in ten: rounds of ten leases until there was one."""
-    roles = {"trainer-1": ["--leases", "10"], "validator-1": [], "validator-2": ["--attack", "lazy"]}
-    economy = {"decoy_one_in": "10", "slots": "10", "fee_bps": "2000", "merge": "6"}
+    """Decoys are drawn by chance, one work in ten: rounds of sixteen leases until there was one."""
+    roles = {"trainer-1": ["--leases", "16"], "validator-1": [], "validator-2": ["--attack", "lazy"]}
+    economy = {"decoy_one_in": "10", "slots": "16", "fee_bps": "2000", "merge": "6"}
     with world_of(tmp_path, roles, 12, **economy) as (world, spectator):
         faucet(world.chain, world.people["trainer-1"].address, 1000 * TOKEN)
         honest, lazy = (

@@ -52,6 +52,13 @@ class AbsentJuror(Validator):
 class BadAggregator(Relay):
     """Proposes a wrong version as soon as anybody can, and serves it."""
 
+    def prepare(self) -> None:
+        """Have the bond ready, so as to be the first."""
+        super().prepare()
+        task = self.task
+        if task is not None and not any(r.proposal or r.dropped for r in task.rounds.values()):
+            self.fund(task.params["aggBond"])
+
     def duties(self) -> Iterator[Todo]:
         """Its own proposal first, out of turn; it never helps against itself."""
         rest = (t for t in super(Relay, self).duties() if t.duty not in (Duty.PROPOSE, Duty.REFUTE))
