@@ -111,6 +111,7 @@ def main() -> int:
         if alive is None:
             continue
         killed += not alive
+        print("." if not alive else "S", end="", flush=True)
         if alive:
             survivors.append(mutant)
             print(

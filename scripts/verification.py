@@ -1,48 +1,52 @@
-"""Write the compiler's standard-JSON input of every deployed contract to `build/verification/`, for block explorers.
+"""Write the compiler's standard-JSON input of the deployed contracts to `build/verification/input.json`.
 
-An explorer compiles it and compares with the chain. Libraries are linked by address, so `Protocol`'s and `Tasks`'
-inputs carry the addresses that a deployment used: pass them as NAME=0x... arguments.
+A block explorer compiles it (solc of foundry.toml, one file for every contract) and compares with the chain. Libraries
+are linked by address: pass those of the deployment as NAME=0x... arguments (Exact, Terms, Leases, Merges).
 """
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "build" / "verification"
-CONTRACTS = ("Vault", "Panel", "Tasks", "Court", "Protocol", "TestToken")
 LIBRARIES = ("Exact", "Terms", "Leases", "Merges")
 
 
-def standard_json(source: str, name: str, libraries: list[str]) -> dict[str, object]:
-    """Input that reproduces one contract's bytecode."""
-    linked = [arg for library in libraries for arg in ("--libraries", library)]
-    command = [
-        str(ROOT / "node_modules" / ".bin" / "forge"),
-        *("verify-contract", "--show-standard-json-input", *linked, "0x" + "0" * 40, f"{source}:{name}"),
-    ]
+def compiler_input() -> dict[str, object]:
+    """What forge gives to the compiler for `contracts/`, from its own build record."""
+    shutil.rmtree(TARGET, ignore_errors=True)
+    folders = {"--out": "out", "--cache-path": "cache", "--build-info-path": "info"}
+    command = [str(ROOT / "node_modules" / ".bin" / "forge"), "build", "contracts", "--build-info"]
+    command += [part for option, name in folders.items() for part in (option, str(TARGET / name))]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{name}: {done.stderr.strip()}")
-    made: dict[str, object] = json.loads(done.stdout)
+    records = sorted((TARGET / "info").glob("*.json")) if done.returncode == 0 else []
+    if not records:
+        sys.exit(f"the contracts do not compile: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    whole = json.loads(records[0].read_text())["input"]
+    made = {key: whole[key] for key in ("language", "sources", "settings")}
+    for name in folders.values():
+        shutil.rmtree(TARGET / name, ignore_errors=True)
     return made
 
 
 def main() -> int:
     """Command line."""
-    given = dict(arg.split("=", 1) for arg in sys.argv[1:])
-    unknown = sorted(given.keys() - set(LIBRARIES))
-    if unknown:
-        sys.exit(f"no library is called {', '.join(unknown)}; there are {', '.join(LIBRARIES)}")
-    links = [f"contracts/libraries/{name}.sol:{name}:{address}" for name, address in sorted(given.items())]
-    TARGET.mkdir(parents=True, exist_ok=True)
-    for name in (*CONTRACTS, *LIBRARIES):
-        source = f"contracts/{'libraries/' if name in LIBRARIES else ''}{name}.sol"
-        (TARGET / f"{name}.json").write_text(json.dumps(standard_json(source, name, links), indent=1) + "\n")
-    print(f"wrote {len(CONTRACTS) + len(LIBRARIES)} inputs to {TARGET.relative_to(ROOT)}")
+    given = dict(arg.partition("=")[::2] for arg in sys.argv[1:])
+    for name, address in given.items():
+        if name not in LIBRARIES or not re.fullmatch("0x[0-9a-fA-F]{40}", address):
+            sys.exit(f"{name}={address}: give {', '.join(LIBRARIES)} an address each")
+    made = compiler_input()
+    settings = made["settings"]
+    assert isinstance(settings, dict)
+    settings["libraries"] = {f"contracts/libraries/{name}.sol": {name: at} for name, at in given.items()}
+    (TARGET / "input.json").write_text(json.dumps(made, indent=1) + "\n")
+    print(f"wrote {(TARGET / 'input.json').relative_to(ROOT)}")
     return 0
 
 

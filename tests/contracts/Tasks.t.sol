@@ -522,6 +522,7 @@ contract TasksTest is Base {
         (, uint40 revealEnd) = panel.ends(poll);
         vm.expectRevert(err(Tasks.TooEarly.selector, revealEnd + 30));
         _propose(t, 0, SEAL);
+        eq(tasks.maskFinalAt(t, 0), revealEnd + 30, "as long as a seal may be opened");
         _vote(poll, 2, accepts(2));
         (, revealEnd) = panel.ends(poll);
         _open(t, 0, 0);
