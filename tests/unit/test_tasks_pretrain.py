@@ -211,3 +211,14 @@ def test_an_unusable_file_is_named(tmp_path: Path, name: str) -> None:
         data.load(DataSpec(name), tmp_path)
     assert caught.value.code == "E1006"
     assert repr(name) in caught.value.message or f"source {name}" in caught.value.message
+
+
+def test_text_that_repeats_one_character_can_be_trained_and_proven() -> None:
+    """Equal tokens have equal hidden states: with fewer values than tokens in a chunk no honest proof was possible."""
+    spec, lease = tiny().spec, tiny().lease()
+    dull = b"-" * len(tiny().text)
+    product = pretrain.train(spec, dull, tiny().base, lease, blinding=BLINDING)
+    assert product.header.trajectory_count == spec.training.segments
+    few = replace(spec.verification, topk=spec.verification.chunk)
+    with pytest.raises(CommonweightError, match="topk"):
+        specs.check_training(spec.kind, spec.model, spec.training, spec.merge, few)

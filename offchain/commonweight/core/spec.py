@@ -455,6 +455,12 @@ def check_training(
             f"must be 1..{training.segments}, the segments of a work",
         ),
         (1 <= verification.topk <= 1024, "verification.topk", "must be 1..1024"),
+        # A window of one repeated token has equal hidden states, so that many equal values: no proof at all.
+        (
+            kind != "pretrain" or verification.topk > verification.chunk,
+            "verification.topk",
+            "must be above verification.chunk, or text that repeats one character cannot be proven",
+        ),
         (
             kind != "grpo" or verification.topk <= model.dim,
             "verification.topk",
