@@ -45,7 +45,8 @@ def tiny_task(plan: DemoPlan, **economy: str) -> str:
         line.split("=")[1].split("#")[0].strip() for line in full.splitlines() if line.startswith("checks")
     )
     head, money = full.split("[data]")[0], full[full.index("[economy]") :]
-    for key, value in economy.items():
+    # tests run beside others: whoever is killed or slow has the example's whole minute to open its seal
+    for key, value in {"open": "60", **economy}.items():
         lines = money.splitlines()
         assert any(line.split("=")[0].strip() == key for line in lines), f"the example task has no {key}"
         money = "\n".join(f"{key} = {value}" if line.split("=")[0].strip() == key else line for line in lines)

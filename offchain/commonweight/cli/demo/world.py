@@ -59,6 +59,7 @@ class DemoPlan:
             "quorum = 2 ": f"quorum = {min(2, self.validators)} ",
             "checks = 1 ": f"checks = {checks} ",
             'bond = "10"     ': f'bond = "{bond}"     ',
+            "open = 60\n": "open = 30\n",  # a cheat that does not answer is judged when this is over
         }
         text = template()
         for old, new in changes.items():
