@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from itertools import pairwise
 
 import pytest
 
@@ -87,8 +88,11 @@ def test_members_may_leave_one_after_the_other_without_stopping_the_rest() -> No
             swarm.spawn(name, "--expect", "4", "--rounds", rounds)
         for worker in swarm.workers.values():
             worker.finish()
-        assert swarm.workers["dan"].round(5)["members"] == ["dan"]
-        assert swarm.workers["dan"].round(3)["members"] == ["bob", "cyd", "dan"]
+        # who leaves may do so before or after a slower one has written down the same round
+        seen = [set(swarm.workers["dan"].round(i)["members"]) for i in range(1, 6)]
+        assert all(later <= earlier for earlier, later in pairwise(seen))
+        assert seen[0] == {"ada", "bob", "cyd", "dan"}
+        assert seen[-1] == {"dan"}
         assert not swarm.workers["dan"].events("rejoining")
 
 

@@ -319,6 +319,20 @@ def trainer_relinquish(
 
 
 @app.command()
+def versions(
+    task: Annotated[int, typer.Option("--task", "-t", help="Number of the task; 0 for all.")] = 0,
+    network: Network = "anvil",
+    deployment: Deployment = None,
+    store: Annotated[Path | None, typer.Option(help="Show a store's records instead of the chain's.")] = None,
+    json_: JsonOut = False,
+) -> None:
+    """How model versions came about: parents, merged updates, late ones. Needs no key."""
+    from .artifacts import versions as run
+
+    run(network, deployment, task, store, json_)
+
+
+@app.command()
 def status(
     network: Network = "anvil",
     deployment: Deployment = None,
