@@ -22,7 +22,10 @@ test: setup ## run every test
 	@$(PYTHON) scripts/dev.py test $(ARGS)
 
 test-fast: setup ## run the tests that need no chain and little time
-	@$(BIN)/pytest -q -m "not slow and not chain" $(ARGS)
+	@$(BIN)/pytest -q -m "not slow and not chain and not soak" $(ARGS)
+
+test-soak: setup ## scenarios of whole roles and swarms under faults (ten minutes and more)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m soak $(ARGS)
 
 lint: setup ## check the style of Python and Solidity
 	@$(BIN)/ruff check .

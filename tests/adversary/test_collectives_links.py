@@ -18,6 +18,8 @@ from commonweight.core import merkle
 from commonweight.core.errors import CommonweightError, EncodingError
 from tests.integration.collectives_swarm import Proxy, Swarm, free_port
 
+pytestmark = pytest.mark.soak
+
 TOKEN = b"t" * 32
 
 

@@ -17,7 +17,7 @@ from commonweight.core.spec import TOKEN
 from commonweight.core.state import Task, WorkState
 from tests.support import small_world, wait_for
 
-pytestmark = [pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.soak, pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(900)]
 LIMIT = 800.0
 """Seconds of a scenario on a machine that has a lot else to do; an idle one needs a tenth of it."""
 

@@ -25,6 +25,8 @@ from commonweight.collectives.wire import Credentials
 from commonweight.core.errors import CommonweightError, EncodingError
 from tests.integration.collectives_swarm import free_port
 
+pytestmark = pytest.mark.soak
+
 SEED = bytes(range(32))
 START = np.random.default_rng(1).integers(-(2**20), 2**20, 3000).astype(np.int32)
 

@@ -19,6 +19,8 @@ from commonweight.core import merkle
 from commonweight.core.errors import CommonweightError, EncodingError
 from tests.integration.collectives_swarm import free_port
 
+pytestmark = pytest.mark.soak
+
 R0 = bytes(31) + b"\x01"
 
 
