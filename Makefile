@@ -18,7 +18,7 @@ setup: ## make .venv and node_modules ready
 demo: setup ## publish, train, check, merge and pay on a local chain (ARGS="--help" for options)
 	@$(BIN)/commonweight demo $(ARGS)
 
-test: setup ## run every test
+test: setup ## run the tests, all but the long scenarios of test-soak
 	@$(PYTHON) scripts/dev.py test $(ARGS)
 
 test-fast: setup ## run the tests that need no chain and little time
