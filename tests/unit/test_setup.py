@@ -120,7 +120,7 @@ def test_this_checkout_is_up_to_date_at_once(capfd: pytest.CaptureFixture[str]) 
     begin = time.monotonic()
     dev.setup(checkout)
     assert time.monotonic() - begin < 1
-    assert "up to date" in capfd.readouterr().out
+    assert "up to date" in capfd.readouterr().err
 
 
 def test_a_deleted_environment_or_node_modules_is_noticed(tmp_path: Path) -> None:
