@@ -423,13 +423,28 @@ def _node(
 
 
 def main() -> NoReturn:
-    """Entry point: errors an operator can act upon are one line and exit status 1."""
+    """Entry point. Errors are one line: exit status 1, or 2 when the command line itself is wrong."""
     try:
-        app(standalone_mode=True)
+        status = app(standalone_mode=False)
     except CommonweightError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except typer.TyperException as error:
+        print(_usage(error), file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _usage(error: typer.TyperException) -> str:
+    """One line for a wrong command line; a group named without a command gets its help instead."""
+    context = getattr(error, "ctx", None)
+    message = str(getattr(error, "message", error)).strip()
+    if context is None or "\n" in message:
+        return message
+    if isinstance(error, typer.BadParameter):
+        message = error.format_message()
+    hint = f"see `{context.command_path} --help`"
+    return str(CommonweightError("E1908", " ".join(message.split()), hint))

@@ -15,7 +15,7 @@ from rich.console import Console
 from ...chain.devnet import Devnet
 from ...core.errors import CommonweightError
 from ...core.state import Task
-from ...tasks.kinds import cheat_names
+from ...tasks.kinds import task_kind
 from . import report
 from .spectator import Spectator
 from .view import View
@@ -29,8 +29,9 @@ __all__ = ["DemoPlan", "run_demo"]
 
 def run_demo(plan: DemoPlan, as_json: bool) -> int:
     """Run the demo; 0 when every check of `report.checks` holds, 1 when one does not, 130 when interrupted."""
-    if plan.attack != "none" and plan.attack not in cheat_names():
-        known = ", ".join(["none", *cheat_names()])
+    cheats = sorted(task_kind("pretrain").cheats)
+    if plan.attack not in ("none", *cheats):
+        known = ", ".join(["none", *cheats])
         raise CommonweightError("E1904", f"unknown attack `{plan.attack}`", f"one of: {known}")
     console = Console(stderr=as_json)
     folder = _new_folder(plan.runs)
