@@ -228,12 +228,12 @@ class Economy:
     @property
     def fee(self) -> int:
         """Validators' share of one lease, in token wei."""
-        return self.reward * self.fee_bps // 10_000
+        return economics.fee(self.terms)
 
     @property
     def escrow(self) -> int:
         """What the publisher locks: the worst case of all rounds, in token wei."""
-        return self.rounds * (self.slots * (self.reward + self.fee) + self.merge_reward)
+        return economics.budget(self.terms)
 
     @property
     def terms(self) -> economics.Terms:
