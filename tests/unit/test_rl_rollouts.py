@@ -126,7 +126,7 @@ def test_rollouts_that_nobody_serves_any_more_are_no_fault_of_the_learner() -> N
     shelf = trained(task, lease, served)
     verdict = task.check(lease, Shelf.of(shelf.product))
     assert verdict.outcome is Outcome.ERROR
-    assert "E1608" in verdict.reason
+    assert "E1612" in verdict.reason
     assert verdict.vote(0) is None
 
 

@@ -27,6 +27,7 @@ from ..models import initial_parameters, numeric_profile, pin, require_profile
 from ..models.decoder import Architecture, Llama, parameter_count
 from ..rl.adapters import Trainable, trainable, trainable_count
 from ..rl.engine import Proving, RolloutEngine, Sampling
+from ..rl.environments import pinned
 from ..rl.learner import Learned, learn, minibatches
 from ..rl.rollout import Scene, episodes, play
 from ..rl.trajectories import Columns, Trajectory
@@ -61,12 +62,12 @@ def load_data(task: TaskFile, folder: Path) -> bytes:
         from ..models.folder import read_tokenizer
 
         tokenizer, stop = read_tokenizer(folder / task.start.folder)
-        return Bundle(task.data.source, tokenizer=tokenizer, stop=stop).encode()
+        return Bundle(pinned(task.data.source), tokenizer=tokenizer, stop=stop).encode()
     if task.data.source.endswith(".py"):
         from ..rl.sandbox import read_code
 
         return Bundle("", code=read_code(folder / task.data.source)).encode()
-    return Bundle(task.data.source).encode()
+    return Bundle(pinned(task.data.source)).encode()
 
 
 def initial_version(task: TaskFile, folder: Path) -> ModelVersion:

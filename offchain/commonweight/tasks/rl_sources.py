@@ -33,14 +33,14 @@ def columns_limit(spec: Spec) -> int:
 
 
 def gathered(spec: Spec, lease: Lease, fetch: Fetch) -> Lease:
-    """The lease with the trajectories of its sources. Raises E1608 when somebody else does not serve them."""
+    """The lease with the trajectories of its sources. Raises E1612 when somebody else does not serve them."""
     if not lease.sources or lease.contents:
         return lease
     try:
         contents = [piece for root in lease.sources for piece in _pieces(spec, root, fetch)]
     except CommonweightError as error:
         raise CommonweightError(
-            "E1608", f"the accepted rollouts of another lease are not to be had: {error.message}"
+            "E1612", f"the accepted rollouts of another lease are not to be had: {error.message}"
         ) from error
     return replace(lease, contents=tuple(contents))
 
