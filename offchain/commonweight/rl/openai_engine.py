@@ -45,7 +45,9 @@ class OpenAIEngine:
         if not url.startswith(("http://", "https://")):
             raise CommonweightError("E1611", f"`{url}` is no address of an engine", "http://HOST:PORT/v1")
         self.model, self.tokens, self.sampling, self.ids = model, tokens, sampling, ids
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {"Accept-Encoding": "identity"} | (
+            {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        )
         self._client = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=ANSWER_SECONDS)
         self._pool = ThreadPoolExecutor(slots)
         self._flying: set[Future[Completion]] = set()
@@ -87,7 +89,7 @@ class OpenAIEngine:
             try:
                 with self._client.stream("POST", "/completions", json=body) as answer:
                     data = b""
-                    for piece in answer.iter_bytes():
+                    for piece in answer.iter_raw(1 << 16):
                         data += piece
                         if len(data) > MAX_ANSWER:
                             raise CommonweightError("E1611", f"an answer of more than {MAX_ANSWER} bytes")
