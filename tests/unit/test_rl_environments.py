@@ -167,3 +167,15 @@ def test_sizes_lie_within_their_bounds() -> None:
     sizes = {len(environment.task(i.to_bytes(32, "big")).answer) for i in range(100)}
     assert sizes == {3, 4, 5}
     assert uniform(b"s", "t", 0, 5) == ()
+
+
+def test_a_taskset_of_verifiers_without_the_library_is_refused_by_name() -> None:
+    """Against the library itself: `make test-verifiers`."""
+    with pytest.raises(CommonweightError) as caught:
+        make("verifiers:some-tasks")
+    assert caught.value.code == "E1613"
+    assert "some-tasks" in caught.value.message
+    assert "commonweight[verifiers]" in caught.value.hint
+    with pytest.raises(CommonweightError) as caught:
+        make("verifiers:../etc")
+    assert caught.value.code == "E1007"

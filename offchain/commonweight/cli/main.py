@@ -50,6 +50,9 @@ TaskId = Annotated[int, typer.Option("--task", "-t", help="Number of the task.")
 Done = Annotated[bool, typer.Option("--exit-when-done", help="Stop once the task is over and paid out.")]
 Seats = Annotated[int, typer.Option(min=1, max=64, help="Seats that a validator holds.")]
 Leases = Annotated[int, typer.Option(min=1, max=64, help="Leases that a trainer takes of each round.")]
+Rollouts = Annotated[
+    bool, typer.Option("--rollouts", help="A small device's trainer: take leases of rollouts only.")
+]
 JsonOut = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -271,6 +274,7 @@ def _role_command(role: str, help_: str) -> typer.Typer:
         attack: Annotated[str, typer.Option(hidden=True)] = "none",
         seats: Seats = 1,
         leases: Leases = 1,
+        rollouts: Rollouts = False,
     ) -> None:
         from ..nodes.wiring import run_node
 
@@ -289,6 +293,7 @@ def _role_command(role: str, help_: str) -> typer.Typer:
                 attack,
                 seats,
                 leases,
+                rollouts,
             )
         )
 
@@ -395,6 +400,7 @@ def _node(
     attack: str = "none",
     seats: int = 1,
     leases: int = 1,
+    rollouts: bool = False,
 ) -> Any:
     """Node configuration from command-line options."""
     from ..chain.networks import resolve
@@ -419,6 +425,7 @@ def _node(
         public_url=public_url,
         seats=seats,
         leases=leases,
+        rollouts=rollouts,
     )
 
 

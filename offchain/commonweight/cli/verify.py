@@ -11,6 +11,7 @@ from typing import Any
 
 from ..core import merkle
 from ..core.errors import CommonweightError
+from ..core.spec import Spec
 from ..core.verdict import Evidence, Outcome
 from ..tasks import evidence
 from ..tasks.base import Fetch
@@ -114,7 +115,7 @@ def _from_chain(root: bytes, network: str, deployment: Path | None, home: Path) 
     from ..chain.follower import Follower
     from ..core.fold import fold
     from ..core.hashing import abi_sha256
-    from ..nodes.leasing import lease_of, place_of
+    from ..nodes.leasing import lease_of, place_of, with_rollouts
     from ..shardcast.fetch import Library
     from ..shardcast.store import Store
     from .commands import connect
@@ -133,10 +134,11 @@ def _from_chain(root: bytes, network: str, deployment: Path | None, home: Path) 
                     beacon = block and abi_sha256(block, task.id, leased.index)
                 if beacon is None:
                     raise CommonweightError("E1906", "the round's beacon block is not there yet", "try again")
-                lease = lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)
                 private = chain.chain_id in LOCAL_CHAINS
                 library = Library(Store(home), lambda: list(state.endpoints.values()), allow_private=private)
-                return lease, task.spec, library.get
+                lease = lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)
+                spec = Spec.decode(library.get(task.spec, evidence.MAX_SPEC))
+                return with_rollouts(lease, state, task, spec), task.spec, library.get
     raise CommonweightError(
         "E1906",
         f"no work with root {root.hex()} was submitted on chain {chain.chain_id}",

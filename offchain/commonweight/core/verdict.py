@@ -62,7 +62,10 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A verdict with everything that repeating it takes: all else are artifacts, by their roots."""
+    """A verdict with everything that repeating it takes: all else are artifacts, by their roots.
+
+    ``rollout`` and ``sources``: as of the lease.
+    """
 
     chain_id: U64
     tasks: B20
@@ -81,6 +84,8 @@ class Evidence:
     leaf: U32
     counts: tuple[Count, ...]
     measures: tuple[Measure, ...]
+    rollout: bool = False
+    sources: tuple[B32, ...] = ()
 
     def encode(self) -> bytes:
         """Canonical bytes."""

@@ -71,6 +71,7 @@ class Meta:
     """Binds a work to its lease: a copied root is invalid by construction, and ``blinding`` hides the rest.
 
     ``profile``: the trainer's numeric profile. ``sketches``: the artifact of all segments' sketches, in order.
+    ``sources``: accepted rollout works that the lease also learns from.
     """
 
     chain_id: U64
@@ -86,6 +87,7 @@ class Meta:
     blinding: B32
     profile: str
     sketches: B32
+    sources: tuple[B32, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ..core.rollouts import is_rollout, sources
 from ..core.seeds import lease_seed
-from ..core.state import Round, Task, Work
+from ..core.spec import Spec
+from ..core.state import Round, State, Task, Work
 from ..tasks.lease import Lease
 
 
@@ -26,4 +30,15 @@ def lease_of(chain_id: int, tasks: bytes, task: Task, round_: Round, work: Work,
         trainer=work.trainer,
         base=base,
         seed=seed,
+    )
+
+
+def with_rollouts(lease: Lease, state: State, task: Task, spec: Spec) -> Lease:
+    """The lease with what the spec and the chain say of rollouts: whether it is one, or which ones it learns from."""
+    if not spec.rl.rollout_slots:
+        return lease
+    return replace(
+        lease,
+        rollout=is_rollout(spec.rl, task.params["slots"], lease.slot),
+        sources=sources(state, task, spec.rl, lease.round, lease.slot),
     )

@@ -34,7 +34,7 @@ from ..tasks.lease import Lease
 from .exhibits import LANES, accused_leaf, fields, first_difference, merge_proof
 from .farewell import Farewell
 from .jobs import Jobs
-from .leasing import lease_of, place_of
+from .leasing import lease_of, place_of, with_rollouts
 from .lineage import Lineage, Shelf
 from .metrics import Metrics
 
@@ -58,6 +58,7 @@ class Settings:
     public_url: str = ""
     seats: int = 1
     leases: int = 1
+    rollouts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +288,8 @@ class Node:
         if beacon is None:
             return None
         chain = self.kit.chain
-        return lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)
+        lease = lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)
+        return with_rollouts(lease, self.state, task, self.lineage.spec(task))
 
     def poll_seed(self, poll: Poll) -> bytes | None:
         """The poll's sortition seed, likewise."""

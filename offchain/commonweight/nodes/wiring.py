@@ -65,6 +65,7 @@ class NodeConfig:
     public_url: str = ""
     seats: int = 1
     leases: int = 1
+    rollouts: bool = False
 
 
 def run_node(config: NodeConfig) -> None:
@@ -126,6 +127,7 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
                 public_url=config.public_url,
                 seats=config.seats,
                 leases=config.leases,
+                rollouts=config.rollouts,
             )
             yield role(kit, settings)
         finally:

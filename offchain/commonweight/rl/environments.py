@@ -157,11 +157,17 @@ BUILTIN: dict[str, type[SingleTurn]] = {"reverse": Reverse, "sort": Sort, "add":
 def make(name: str) -> Environment:
     """A built-in environment from ``name``, ``name:6`` or ``name:4-6``. Raises E1007."""
     kind, _, sizes = name.partition(":")
+    if kind == "verifiers":
+        from .verifiers_tasks import taskset
+
+        return taskset(sizes)
     if kind == "guess":
         return Guess()
     if kind not in BUILTIN:
         raise CommonweightError(
-            "E1007", f"unknown environment `{kind}`", f"known: {', '.join(sorted([*BUILTIN, 'guess']))}"
+            "E1007",
+            f"unknown environment `{kind}`",
+            f"known: {', '.join(sorted([*BUILTIN, 'guess', 'verifiers']))}",
         )
     first, _, last = (sizes or "6").partition("-")
     if not (first.isdigit() and (last or first).isdigit()):
@@ -196,6 +202,19 @@ class Mixture:
         if not isinstance(value, int | float) or not value > 0:
             return 0
         return min(UNIT, round(float(value) * UNIT)) if value < 1 else UNIT
+
+
+def pinned(text: str) -> str:
+    """A mixture's text with the digest of every taskset that others have to install. Raises E1007, E1613."""
+    items = []
+    for item in text.split(","):
+        name, star, weight = item.strip().partition("*")
+        if name.startswith("verifiers:"):
+            part = make(name.strip())
+            name = part.name
+            part.close()  # type: ignore[attr-defined]
+        items.append(name.strip() + star + weight)
+    return ", ".join(items)
 
 
 def parse_mixture(text: str) -> Mixture:

@@ -38,13 +38,17 @@ def write(lease: Lease, spec: bytes, work: bytes, segments: Sequence[int], verdi
         leaf=verdict.leaf,
         counts=tuple(Count(name, value) for name, value in verdict.evidence),
         measures=tuple(Measure(name, float(value)) for name, value in verdict.measures),
+        rollout=lease.rollout,
+        sources=lease.sources,
     )
 
 
 def lease_of(evidence: Evidence) -> Lease:
     """The lease that a record speaks of."""
     e = evidence
-    return Lease(e.chain_id, e.tasks, e.task, e.round, e.slot, e.trainer, e.base, e.seed)
+    return Lease(
+        e.chain_id, e.tasks, e.task, e.round, e.slot, e.trainer, e.base, e.seed, e.rollout, e.sources
+    )
 
 
 def claimed_lease(work: bytes, fetch: Fetch) -> tuple[Lease, bytes]:
@@ -52,7 +56,16 @@ def claimed_lease(work: bytes, fetch: Fetch) -> tuple[Lease, bytes]:
     header = Header.decode(fetch(work, 1024))
     meta = codec.decode(Meta, fetch(header.meta_root, MAX_META))
     lease = Lease(
-        meta.chain_id, meta.tasks, meta.task, meta.round, meta.slot, meta.trainer, meta.base, meta.seed
+        meta.chain_id,
+        meta.tasks,
+        meta.task,
+        meta.round,
+        meta.slot,
+        meta.trainer,
+        meta.base,
+        meta.seed,
+        header.update_length == 0,
+        meta.sources,
     )
     return lease, meta.spec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -22,7 +22,11 @@ TRAJECTORY_LEAF_BYTES = 72
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One slot of a round, claimed; ``seed`` decides its data (see `core.seeds.lease_seed`)."""
+    """One slot of a round, claimed; ``seed`` decides its data (see `core.seeds.lease_seed`).
+
+    A ``rollout`` lease delivers trajectories only. ``sources`` are the accepted rollout works that another one also
+    learns from, ``contents`` their trajectories, one artifact per source and segment, where they were fetched already.
+    """
 
     chain_id: int
     tasks: bytes
@@ -32,6 +36,9 @@ class Lease:
     trainer: bytes
     base: bytes
     seed: bytes
+    rollout: bool = False
+    sources: tuple[bytes, ...] = ()
+    contents: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +167,8 @@ def assemble_leaves(
 ) -> Product:
     """Tie leaves, the artifacts ``named`` in them, and the encoded update into one work.
 
-    ``sketches`` is the root of the segments' sketches, zero for kinds that replay exactly and have none.
+    ``sketches`` is the root of the segments' sketches, zero for kinds that replay exactly and have none. An empty
+    update is none: such a work is paid and never merged.
     """
     step_list, trajectory_list = pack(steps), pack(trajectories)
     meta = codec.encode(
@@ -178,11 +186,13 @@ def assemble_leaves(
             blinding=blinding,
             profile=profile or spec.verification.profile,
             sketches=sketches,
+            sources=lease.sources,
         )
     )
-    artifacts = {merkle.root(piece): piece for piece in (step_list, trajectory_list, meta, update)} | named
+    pieces = [step_list, trajectory_list, meta, *([update] if update else [])]
+    artifacts = {merkle.root(piece): piece for piece in pieces} | named
     header = Header(
-        update_root=merkle.root(update),
+        update_root=merkle.root(update) if update else bytes(32),
         update_length=len(update),
         trajectory_root=merkle.root(trajectory_list),
         trajectory_count=len(trajectories),

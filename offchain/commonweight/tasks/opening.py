@@ -121,6 +121,7 @@ def bind(case: Case, meta: Meta) -> None:
         # Where no distance is tolerated, only the pinned profile can have computed it.
         profile=meta.profile if spec.verification.tolerance else spec.verification.profile,
         sketches=meta.sketches,
+        sources=lease.sources,
     )
     for name in Meta.__dataclass_fields__:
         require(getattr(meta, name) == getattr(wanted, name), f"the work is bound to another {name}")
