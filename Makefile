@@ -147,3 +147,9 @@ bench-contracts: setup ## gas per call on Anvil against the targets and the peer
 
 verification-json: setup ## standard-JSON input of every contract for block explorers, in build/verification
 	@$(BIN)/python scripts/verification.py
+
+# deployment
+
+brownie-networks: setup ## tell Brownie about the networks of `commonweight network list`, as commonweight-NAME
+	@$(BIN)/commonweight network brownie build/brownie-networks.yaml
+	@$(BIN)/brownie networks import build/brownie-networks.yaml True

@@ -31,6 +31,7 @@ def _group(name: str, help_: str) -> typer.Typer:
 key_app = _group("key", "Key files (Web3 keystore v3).")
 devnet_app = _group("devnet", "A local chain with its state on disk.")
 contracts_app = _group("contracts", "Deploy and check the contracts.")
+network_app = _group("network", "Chains that are known by name.")
 task_app = _group("task", "Write, check and publish training tasks.")
 rl_commands(_group("rl", "Reinforcement learning on this machine, without a chain."))
 app.add_typer(artifact_app, name="artifact")
@@ -201,19 +202,43 @@ def contracts_deploy(
         bool, typer.Option("--test-token", help="Create a token that anybody can mint.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Deployment file to write.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and its maximum cost; send nothing.")
+    ] = False,
 ) -> None:
     """Deploy the contracts and write the deployment file."""
-    from .commands import deploy as run
+    from .commands import deploy, deploy_plan
 
-    run(network, key, password_file, token, test_token, out)
+    if dry_run:
+        deploy_plan(network, key, token, test_token, out)
+    else:
+        deploy(network, key, password_file, token, test_token, out)
 
 
 @contracts_app.command("check")
 def contracts_check(network: Network = "anvil", deployment: Deployment = None) -> None:
-    """Compare chain id and code hashes with the deployment file."""
+    """Compare chain id and code with the deployment file and with this package."""
     from .commands import check as run
 
     run(network, deployment)
+
+
+@network_app.command("list")
+def network_list() -> None:
+    """Known networks: chain id, confirmations, and the variable that holds the RPC address."""
+    from .commands import network_list as run
+
+    run()
+
+
+@network_app.command("brownie")
+def network_brownie(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("build/brownie-networks.yaml"),
+) -> None:
+    """Write the known networks for `brownie networks import`."""
+    from .commands import network_brownie as run
+
+    run(path)
 
 
 @task_app.command("init")

@@ -18,6 +18,7 @@ from ..chain.client import Chain
 from ..chain.deployment import LOCAL_CHAINS
 from ..chain.deployment import load as load_deployment
 from ..chain.follower import Follower
+from ..chain.genuine import require_genuine
 from ..chain.journal import Journal
 from ..chain.lock import FileLock
 from ..chain.sender import Sender
@@ -88,7 +89,9 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
     role = _role(config)
     config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     account = keys.load(config.key, keys.read_password(config.password_file))
-    chain = Chain.connect(config.rpc, load_deployment(config.deployment), confirmations=config.confirmations)
+    record = load_deployment(config.deployment)
+    chain = Chain.connect(config.rpc, record, confirmations=config.confirmations)
+    require_genuine(chain.rpc, record)
     keys.refuse_dev_key(account.address, chain.chain_id)
     _log_to(config.home)
     keys.guard_logs(account)
