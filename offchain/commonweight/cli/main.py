@@ -378,9 +378,12 @@ def status(
 def verify(
     work: Annotated[str, typer.Argument(help="Root of a work (64 hex digits), or a file that --save wrote.")],
     folder: Annotated[
-        Path | None, typer.Option(help="Take artifacts from this folder and ask no chain.")
+        Path | None,
+        typer.Option(help="Take artifacts from this folder; asks no chain unless --network is given."),
     ] = None,
-    network: Network = "anvil",
+    network: Annotated[
+        str | None, typer.Option("--network", "-n", help="Network name or RPC URL; anvil without --folder.")
+    ] = None,
     deployment: Deployment = None,
     segments: Annotated[str, typer.Option(help="Segments to train again, such as 0,3; all if absent.")] = "",
     save: Annotated[Path | None, typer.Option(help="Write the verdict's evidence to this file.")] = None,

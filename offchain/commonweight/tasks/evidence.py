@@ -10,7 +10,7 @@ from ..core.fixed import ModelVersion
 from ..core.spec import Spec
 from ..core.verdict import MAX_REASON, Count, Evidence, Measure, Verdict
 from ..core.works import Header, Meta
-from .base import Fetch
+from .base import CheckFunction, Fetch
 from .kinds import parameters, task_kind
 from .lease import Lease
 
@@ -71,16 +71,25 @@ def claimed_lease(work: bytes, fetch: Fetch) -> tuple[Lease, bytes]:
 
 
 def repeat(
-    lease: Lease, spec_root: bytes, work: bytes, segments: Sequence[int] | None, fetch: Fetch
+    lease: Lease,
+    spec_root: bytes,
+    work: bytes,
+    segments: Sequence[int] | None,
+    fetch: Fetch,
+    check: CheckFunction | None = None,
 ) -> Evidence:
-    """Check a work from artifacts alone; ``segments`` None means all of them. Raises as ``fetch`` does."""
+    """Check a work from artifacts alone; ``segments`` None means all of them. Raises as ``fetch`` does.
+
+    ``check`` is how to ask the question, `TaskKind.check` itself if absent: `isolation.Checker.check` asks it in a
+    child process.
+    """
     spec = Spec.decode(fetch(spec_root, MAX_SPEC))
     data = fetch(spec.data_root, spec.data_length)
     count = parameters(spec)
     base = ModelVersion.decode(fetch(lease.base, 8 * fixed.padded(count)), count)
     kind = task_kind(spec.kind)
     drawn = tuple(range(kind.units(spec))) if segments is None else tuple(segments)
-    verdict = kind.check(spec, data, base, lease, work, drawn, fetch)
+    verdict = (check or kind.check)(spec, data, base, lease, work, drawn, fetch)
     return write(lease, spec_root, work, drawn, verdict)
 
 
