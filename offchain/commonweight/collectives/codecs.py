@@ -88,7 +88,9 @@ class PlainCodec:
 
     def _require_exact(self) -> None:
         if not self.exact:
-            raise EncodingError(f"{self.name} has no integer lanes", "use none, int8, int4, 2bit, topk or topk8")
+            raise EncodingError(
+                f"{self.name} has no integer lanes", "use none, int8, int4, 2bit, topk or topk8"
+            )
 
     def _sized(self, payload: bytes | memoryview, count: int) -> bytes | memoryview:
         if count < 0 or len(payload) != self.size(count):
