@@ -22,6 +22,8 @@ from .view import View
 from .world import DemoPlan, World, build, start_publisher, start_workers
 
 TICK_SECONDS = 0.3
+FIRST_TASK = 1
+"""What a new chain calls its first task."""
 PUBLISH_SECONDS = 90
 ROUND_SECONDS = 600
 __all__ = ["DemoPlan", "run_demo"]
@@ -83,8 +85,9 @@ def _run(plan: DemoPlan, folder: Path, devnet: Devnet, console: Console, started
             if cheater is not None:
                 view.say(f"trainer-1 CHEATS: {plan.attack}")
             start_publisher(world)
-            task = _watch(world, spectator, view, lambda t: True, PUBLISH_SECONDS)
-            start_workers(world, plan, task.id)
+            start_workers(
+                world, plan, FIRST_TASK
+            )  # they load torch while the publisher prepares, then wait for it
             limit = PUBLISH_SECONDS + ROUND_SECONDS * plan.rounds
             _watch(world, spectator, view, lambda t: _over(world, spectator, t), limit)
         return report.summarise(plan, world, spectator, time.monotonic() - started)
