@@ -136,7 +136,7 @@ bench-contracts: setup ## gas per call on Anvil against the targets and the peer
 	@$(BIN)/python tests/benchmarks/bench_contracts.py $(ARGS)
 
 verification-json: setup ## standard-JSON input of every contract for block explorers, in build/verification
-	@$(BIN)/python scripts/verification.py
+	@$(BIN)/python scripts/verification.py $(ARGS)
 
 # deployment
 
