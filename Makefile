@@ -124,7 +124,8 @@ bench-shardcast: setup ## spreading and merging beside shardcast 0.3.2 (half an 
 
 # contracts
 
-test-deep: setup ## 100,000 runs per property and 1,000,000 calls per invariant (hours)
+test-deep: setup ## 100,000 runs per property, 1,000,000 calls per invariant, reorganisations of every depth (hours)
+	@HYPOTHESIS_PROFILE=deep $(BIN)/pytest -q tests/integration/test_reorgs.py
 	@FOUNDRY_PROFILE=deep $(NODE)/forge test $(ARGS)
 
 coverage-contracts: setup ## line and branch coverage of the contracts
@@ -146,10 +147,17 @@ bench-contracts: setup ## gas per call on Anvil against the targets and the peer
 	@$(BIN)/python tests/benchmarks/bench_contracts.py $(ARGS)
 
 verification-json: setup ## standard-JSON input of every contract for block explorers, in build/verification
-	@$(BIN)/python scripts/verification.py
+	@$(BIN)/python scripts/verification.py $(ARGS)
 
 # deployment
 
 brownie-networks: setup ## tell Brownie about the networks of `commonweight network list`, as commonweight-NAME
 	@$(BIN)/commonweight network brownie build/brownie-networks.yaml
 	@$(BIN)/brownie networks import build/brownie-networks.yaml True
+
+test-ganache: setup build/ganache/node_modules/.bin/ganache ## deploy by the command line and by Brownie on Ganache 7, and play a round there
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/ganache $(ARGS)
+
+build/ganache/node_modules/.bin/ganache:
+	@echo "installing ganache 7.9.2 into build/ganache, for this target only"
+	@npm install --prefix build/ganache --ignore-scripts --no-save --no-audit --no-fund ganache@7.9.2

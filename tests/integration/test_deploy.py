@@ -20,6 +20,7 @@ from commonweight.chain.deployment import DeployConfig
 from commonweight.chain.devnet import Devnet, fund
 from commonweight.chain.genuine import require_genuine
 from commonweight.chain.rpc import Rpc, hexed
+from commonweight.cli import commands
 from commonweight.core.errors import CommonweightError
 from commonweight.nodes.wiring import NodeConfig, open_node
 
@@ -187,3 +188,20 @@ def test_a_node_does_not_act_on_false_contracts(
         assert not (tmp_path / "home" / "node.sqlite").exists()
     finally:
         rpc.call("anvil_setCode", at, right)
+
+
+def test_the_check_names_libraries_and_arguments_for_explorers(
+    deployed: tuple[Devnet, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Creation code and these arguments, run unsent, give the code that is there."""
+    net, record = deployed
+    deployment.save(record, tmp_path / "deployment.json")
+    commands.check(net.url, tmp_path / "deployment.json", arguments=True)
+    said = capsys.readouterr().out.split()
+    libraries = {name: bytes.fromhex(said[said.index(name) + 1][2:]) for name in deployment.LIBRARIES}
+    for name in deployment.MODULES:
+        place = said.index(name)
+        assert said[place + 2 : place + 4] == ["constructor", "arguments"]
+        code = deployment.creation_code(name, libraries).hex() + said[place + 4]
+        made = Rpc(net.url).call("eth_call", {"data": "0x" + code}, "latest")
+        assert made == Rpc(net.url).call("eth_getCode", said[place + 1], "latest")

@@ -36,8 +36,11 @@ ARGUMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
 """Type and origin of each constructor argument: a contract of the record, or an entry of its config."""
 
 
-def require_genuine(rpc: Rpc, record: Record) -> None:
-    """Ask the chain. Raises E1202 where the code is not this package's, E1203 and E1206 as every request does."""
+def require_genuine(rpc: Rpc, record: Record) -> dict[str, bytes]:
+    """Ask the chain; returns the libraries' addresses.
+
+    Raises E1202 where the code is not this package's, E1203 and E1206 as every request does.
+    """
 
     def ask(method: str, *params: Any) -> bytes:
         try:
@@ -47,25 +50,22 @@ def require_genuine(rpc: Rpc, record: Record) -> None:
                 "E1206", f"the chain answered: {error}", "try again, or use another RPC"
             ) from error
 
-    compare(
+    return compare(
         record,
         code=lambda address: ask("eth_getCode", hexed(address), "latest"),
         run=lambda creation: ask("eth_call", {"data": hexed(creation)}, "latest"),
     )
 
 
-def compare(record: Record, code: Read, run: Read) -> None:
+def compare(record: Record, code: Read, run: Read) -> dict[str, bytes]:
     """The check itself; ``code``: address to code, ``run``: creation code to what its constructor returns."""
     at = {name: data(entry["address"]) for name, entry in record["contracts"].items()}
-    values: dict[str, Any] = {**at, **{k: int(v) for k, v in record["config"].items()}}
     found = {name: code(at[name]) for name in ARGUMENTS}
     libraries: dict[str, bytes] = {}
     for name in ARGUMENTS:
         libraries |= _linked(name, found[name])
-    for name, arguments in ARGUMENTS.items():
-        types, origins = zip(*arguments, strict=True)
-        constructor = abi_encode(types, [values[origin] for origin in origins])
-        if run(creation_code(name, libraries) + constructor) != found[name]:
+    for name in ARGUMENTS:
+        if run(creation_code(name, libraries) + constructor_arguments(record, name)) != found[name]:
             raise _false(name, at[name])
     for name in LIBRARIES:
         made = bytearray(run(creation_code(name, libraries)))
@@ -76,6 +76,15 @@ def compare(record: Record, code: Read, run: Read) -> None:
         raise _false("Protocol", at["Protocol"])
     if record["config"]["test_token"] and run(creation_code("TestToken")) != code(at["Token"]):
         raise _false("Token", at["Token"])
+    return libraries
+
+
+def constructor_arguments(record: Record, name: str) -> bytes:
+    """ABI-encoded arguments that Vault, Panel, Tasks or Court were created with."""
+    values: dict[str, Any] = {key: data(entry["address"]) for key, entry in record["contracts"].items()}
+    values |= {key: int(value) for key, value in record["config"].items()}
+    types, origins = zip(*ARGUMENTS[name], strict=True)
+    return abi_encode(types, [values[origin] for origin in origins])
 
 
 def _linked(name: str, code: bytes) -> dict[str, bytes]:

@@ -11,13 +11,15 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eth_utils.address import to_checksum_address
+
 from ..chain import deployment as deployments
 from ..chain import keys
 from ..chain.client import Chain
 from ..chain.devnet import Devnet, fund
 from ..chain.devnet import faucet as give
 from ..chain.follower import Follower
-from ..chain.genuine import require_genuine
+from ..chain.genuine import ARGUMENTS, constructor_arguments, require_genuine
 from ..chain.networks import Network, brownie_networks, presets, resolve
 from ..chain.rpc import Rpc
 from ..core import economics
@@ -122,12 +124,19 @@ def deploy_plan(network: str, key: Path, token: str, test_token: bool, out: Path
     print(f"the deployment file would be {out or Path('deployments') / f'{found.chain_id}.json'}")
 
 
-def check(network: str, deployment: Path | None) -> None:
-    """Connecting is the check: chain id, code hashes, and the packaged code itself."""
-    chain = connect(network, deployment)
+def check(network: str, deployment: Path | None, arguments: bool) -> None:
+    """Chain id, code hashes, and the packaged code itself; then where everything is, as an explorer asks for it."""
+    net = resolve(network)
+    record = deployments.load(deployment_path(deployment, net))
+    chain = Chain.connect(net.rpc_url, record, confirmations=net.confirmations)
+    libraries = require_genuine(chain.rpc, record)
     print(
         f"chain {chain.chain_id}: {len(chain.addresses)} contracts match the deployment file and this package"
     )
+    for name, address in {**chain.addresses, **libraries}.items():
+        print(f"{name:10} {to_checksum_address(address)}")
+        if arguments and name in ARGUMENTS:
+            print(f"           constructor arguments {constructor_arguments(record, name).hex()}")
 
 
 def network_list() -> None:

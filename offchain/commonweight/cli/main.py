@@ -216,11 +216,18 @@ def contracts_deploy(
 
 
 @contracts_app.command("check")
-def contracts_check(network: Network = "anvil", deployment: Deployment = None) -> None:
+def contracts_check(
+    network: Network = "anvil",
+    deployment: Deployment = None,
+    arguments: Annotated[
+        bool,
+        typer.Option("--arguments", help="Print constructor arguments, as block explorers ask for them."),
+    ] = False,
+) -> None:
     """Compare chain id and code with the deployment file and with this package."""
     from .commands import check as run
 
-    run(network, deployment)
+    run(network, deployment, arguments)
 
 
 @network_app.command("list")

@@ -168,4 +168,6 @@ def _log_to(home: Path) -> None:
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     console = logging.StreamHandler(sys.stderr)
     console.setLevel(logging.WARNING)
+    for before in root.handlers:
+        before.close()
     root.handlers[:] = [file, console]
