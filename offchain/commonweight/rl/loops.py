@@ -80,8 +80,8 @@ def rollout_loop(
     engine = RolloutEngine(Sampling(scene.tokens.stop, scene.max_new, rl.temperature), proving=proving)
     player, log = Player(engine, scene), Log(exchange.folder / f"{worker}.jsonl")
     finished = TrajectoryBuffer(exchange.folder / "finished")
-    begun: dict[int, tuple[float, int]] = {}
-    idle, born, first = 0.0, time.monotonic(), 0
+    begun: dict[int, float] = {}
+    idle, born, first, delivered = 0.0, time.monotonic(), 0, 0.0
     try:
         while not stop():
             head = _follow(exchange, engine, arch)
@@ -90,13 +90,13 @@ def rollout_loop(
                     break
                 time.sleep(POLL_SECONDS)
                 continue
-            # A second unit is begun while the last rows of the first one end.
-            if player.playing < 2 and engine.running < engine.slots // 2:
+            # A second unit is begun while the last rows of the first one end, and not before: it would only grow old.
+            if player.playing < 2 and engine.running + engine.waiting <= plan.groups * scene.group // 2:
                 number = exchange.claim(head.opened, worker, first)
                 if number is not None:
                     fault("claimed", f"unit:{number}")
                     first = number + 1
-                    begun[number] = (time.monotonic(), engine.version)
+                    begun[number] = time.monotonic()
                     todo = episodes(scene, plan.seed, range(number * plan.groups, (number + 1) * plan.groups))
                     player.begin(number, todo)
             if not player.playing:
@@ -104,10 +104,11 @@ def rollout_loop(
                 idle += POLL_SECONDS
                 continue
             for number, rows in player.step():
-                since, _ = begun.pop(number)
+                since = max(begun.pop(number), delivered)
                 fault("played", f"unit:{number}")
                 time.sleep(max(0.0, slowness - (time.monotonic() - since)))
                 finished.add(Unit(number, min(r.version for r in rows)), Columns.of(rows))
+                delivered = time.monotonic()
                 fault("delivered", f"unit:{number}")
                 log("unit", worker=worker, unit=number, version=rows[0].version, rows=len(rows), idle=idle)
     finally:
