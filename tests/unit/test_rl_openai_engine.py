@@ -24,7 +24,7 @@ from commonweight.rl.openai_engine import ATTEMPTS, OpenAIEngine
 from commonweight.rl.tokens import ByteTokens
 from commonweight.rl.warmup import accuracy
 from commonweight.tasks import grpo
-from commonweight.tasks.rl_bundle import scene
+from commonweight.tasks.rl_bundle import Bundle, scene
 from tests.rl_leases import TOML, tiny_rl
 
 TOKENS = ByteTokens()
@@ -150,17 +150,19 @@ def test_rubbish_is_no_completion(body: bytes) -> None:
 
 def test_an_engine_is_scored_on_held_out_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, key = tmp_path / "task.toml", tmp_path / "key"
-    path.write_text(TOML.format(source="reverse:4").replace("lag = 1", "lag = 1\ntemperature = 0.05"))
+    path.write_text(TOML.format(source="reverse:4, sort:4").replace("lag = 1", "lag = 1\ntemperature = 0.05"))
     key.write_text("hush\n")
     server = Server()
     with served(server) as url:
         cli.play(path, url, "tiny", 64, 4, True, key)
     assert set(server.keys) == {"Bearer hush"}
-    told = capsys.readouterr().out.splitlines()[-1]
+    every, *each = capsys.readouterr().out.splitlines()[-3:]
     task = tiny_rl()
-    greedy = accuracy(grpo.architecture(task.spec), server.policy.flat, scene(task.spec, task.data), 64)
-    assert told.startswith("64 tasks: mean reward ")
-    assert float(told.rsplit(" ", 1)[1]) == pytest.approx(greedy, abs=0.1)
+    both = Bundle("reverse:4, sort:4").encode()
+    greedy = accuracy(grpo.architecture(task.spec), server.policy.flat, scene(task.spec, both), 64)
+    assert every.startswith("64 tasks: mean reward ")
+    assert float(every.rsplit(" ", 1)[1]) == pytest.approx(greedy, abs=0.1)
+    assert {line.split()[0] for line in each} == {"reverse:4-4", "sort:4-4"}
 
 
 def test_nobody_imports_it_unasked() -> None:

@@ -108,7 +108,7 @@ def _tell(folder: Path, told: int) -> int:
 
 def _evaluate(folder: Path) -> None:
     from ..rl.exchange import Exchange
-    from ..rl.warmup import accuracy
+    from ..rl.warmup import greedy, solved
     from ..tasks import rl_local
 
     local = rl_local.load(folder)
@@ -116,8 +116,10 @@ def _evaluate(folder: Path) -> None:
     head = exchange.head()
     flat = exchange.weights(head) if head else None
     if flat is not None:
-        before, after = (accuracy(local.arch, f, local.scene) for f in (local.base, flat))
-        print(f"held-out greedy accuracy {before:.3f} > {after:.3f}")
+        before, after = (solved(local.scene, greedy(local.arch, f, local.scene)) for f in (local.base, flat))
+        print(f"held-out greedy accuracy {before['all']:.3f} > {after['all']:.3f}")
+        for name in [n for n in before if n != "all"] if len(before) > 2 else []:
+            print(f"  {name:<20} {before[name]:.3f} > {after[name]:.3f}")
 
 
 def play(
@@ -129,7 +131,7 @@ def play(
     from ..rl.openai_engine import OpenAIEngine, Sampling
     from ..rl.rollout import Scene
     from ..rl.rollout import play as play_all
-    from ..rl.warmup import held_out
+    from ..rl.warmup import held_out, solved
     from ..tasks import grpo
     from ..tasks.rl_bundle import Bundle
 
@@ -149,8 +151,10 @@ def play(
         said = scene.tokens.decode(row.tokens[row.mask == 1].tolist())
         print(f"{scene.tokens.decode(row.prompt.tolist())!r} > {said!r}: {row.reward / UNIT:.3f}")
     mean = sum(row.reward for row in rows) / len(rows) / UNIT
-    exact = sum(row.reward == UNIT for row in rows) / len(rows)
-    print(f"{len(rows)} tasks: mean reward {mean:.3f}, solved {exact:.3f}")
+    found = solved(scene, rows)
+    print(f"{len(rows)} tasks: mean reward {mean:.3f}, solved {found.pop('all'):.3f}")
+    for name, share in found.items() if len(found) > 1 else ():
+        print(f"  {name:<20} {share:.3f}")
 
 
 def describe(folder: Path, context: int) -> None:

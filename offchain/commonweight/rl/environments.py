@@ -17,6 +17,8 @@ from ..core.seeds import uniform
 UNIT = 1_000_000
 """A reward of one, in the integers that travel: sums and means of rewards are exact."""
 MAX_TEXT = 65_536
+OWN = "own"
+"""What an environment of the publisher's own making is called in a mixture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,13 +219,13 @@ def pinned(text: str) -> str:
     return ", ".join(items)
 
 
-def parse_mixture(text: str) -> Mixture:
-    """``reverse:6*2, sort:4-6`` as a mixture; weights default to 1. Raises E1007."""
+def parse_mixture(text: str, own: Environment | None = None) -> Mixture:
+    """``reverse:6*2, sort:4-6`` as a mixture; weights default to 1; the name `OWN` stands for ``own``. Raises E1007."""
     parts, weights = [], []
     for item in text.split(","):
         name, _, weight = item.strip().partition("*")
         if weight and not (weight.isdigit() and 0 < int(weight) <= 1000):
             raise CommonweightError("E1007", f"weight `{weight}` of {name} must be 1..1000")
-        parts.append(make(name.strip()))
+        parts.append(own if own is not None and name.strip() == OWN else make(name.strip()))
         weights.append(int(weight or 1))
     return Mixture(tuple(parts), tuple(weights))

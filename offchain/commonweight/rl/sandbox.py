@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import CommonweightError
-from .environments import MAX_TEXT, Mixture, Task
+from .environments import MAX_TEXT, Task
 
 MAX_CODE = 1 << 20
 CALL_SECONDS = 5.0
@@ -226,11 +226,11 @@ def _limit(program: Program) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (program.files, program.files))
 
 
-def sandboxed(code: str) -> Mixture:
-    """A publisher's own environment as a mixture of one. Raises E1010."""
+def sandboxed(code: str) -> Sandbox:
+    """A publisher's own environment. Raises E1010."""
     if len(code) > MAX_CODE:
         raise CommonweightError("E1010", f"an environment's code has at most {MAX_CODE} characters")
-    return Mixture((Sandbox(code),), (1,))
+    return Sandbox(code)
 
 
 def read_code(path: Path) -> str:

@@ -27,7 +27,7 @@ from ..models import initial_parameters, numeric_profile, pin, require_profile
 from ..models.decoder import Architecture, Llama, parameter_count
 from ..rl.adapters import Trainable, trainable, trainable_count
 from ..rl.engine import Proving, RolloutEngine, Sampling
-from ..rl.environments import pinned
+from ..rl.environments import OWN, pinned
 from ..rl.learner import Learned, learn, minibatches
 from ..rl.rollout import Scene, episodes, play
 from ..rl.trajectories import Columns, Trajectory
@@ -62,12 +62,20 @@ def load_data(task: TaskFile, folder: Path) -> bytes:
         from ..models.folder import read_tokenizer
 
         tokenizer, stop = read_tokenizer(folder / task.start.folder)
-        return Bundle(pinned(task.data.source), tokenizer=tokenizer, stop=stop).encode()
-    if task.data.source.endswith(".py"):
-        from ..rl.sandbox import read_code
+        return replace(_environments(task.data.source, folder), tokenizer=tokenizer, stop=stop).encode()
+    return _environments(task.data.source, folder).encode()
 
-        return Bundle("", code=read_code(folder / task.data.source)).encode()
-    return Bundle(pinned(task.data.source)).encode()
+
+def _environments(source: str, folder: Path) -> Bundle:
+    """The bundle of a mixture in which one may be a Python file of the publisher's own."""
+    from ..rl.sandbox import read_code
+
+    files = [i.split("*")[0].strip() for i in source.split(",") if i.split("*")[0].strip().endswith(".py")]
+    if not files:
+        return Bundle(pinned(source))
+    if len(files) > 1:
+        raise CommonweightError("E1007", f"{' and '.join(files)}: one environment of your own fits in a task")
+    return Bundle(pinned(source.replace(files[0], OWN)), code=read_code(folder / files[0]))
 
 
 def initial_version(task: TaskFile, folder: Path) -> ModelVersion:
