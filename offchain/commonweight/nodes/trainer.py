@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core import duties
 from ..core.duties import Duty, Todo
+from ..core.errors import CommonweightError
 from ..core.rollouts import is_rollout
 from ..core.seeds import is_decoy, mandatory, seal_of
 from ..core.state import Round, Task, Work, WorkState
@@ -49,11 +50,17 @@ class Trainer(Node):
 
     def _wants(self, slot: int) -> bool:
         """A small device that was told so takes rollout leases only; others take what comes."""
-        return not self.settings.rollouts or self._is_rollout(slot)
+        return not self.settings.rollouts or self._is_rollout(slot) is True
 
-    def _is_rollout(self, slot: int) -> bool:
+    def _is_rollout(self, slot: int) -> bool | None:
+        """None while the spec is not to be had."""
         task = self.task
-        return task is not None and is_rollout(self.lineage.spec(task).rl, task.params["slots"], slot)
+        try:
+            return (
+                None if task is None else is_rollout(self.lineage.spec(task).rl, task.params["slots"], slot)
+            )
+        except CommonweightError:
+            return None
 
     def prepare(self) -> None:
         """Announce where artifacts are served, and move the bonds into the Vault."""
@@ -74,7 +81,7 @@ class Trainer(Node):
         half = (last.begun_at + last.claim_end) // 2
         for work in last.works.values():
             free = work.state is WorkState.CLAIMED and last.beacon is None and self.now < half
-            if work.trainer == self.me and free and not self._is_rollout(work.slot):
+            if work.trainer == self.me and free and self._is_rollout(work.slot) is False:
                 name = f"relinquish:{task.id}:{last.index}:{work.slot}"
                 self.call(name, "Tasks", "relinquish", task.id, last.index, work.slot)
 
