@@ -141,7 +141,7 @@ class Trainer(Node):
             if decoy is not None:
                 product = decoy_of(product, decoy)
                 extra["decoy"] = True
-            extra |= {"loss": product.loss, "cheated": product.cheated, "root": product.root}
+            extra |= {"loss": product.loss, "cheated": product.cheated, "root": product.root, **product.notes}
         self._keep(key, product)
         return product.root
 
