@@ -147,7 +147,9 @@ class TopKCodec:
         cut_high = cut_low + self.k // 4
         low = np.unpackbits(records[:, 4:cut_low], axis=1, bitorder="little")
         high = np.unpackbits(records[:, cut_low:cut_high], axis=1, bitorder="little")
-        index = unpack(self.levels.bits, np.ascontiguousarray(records[:, cut_high:]).reshape(-1)).reshape(-1, self.k)
+        index = unpack(self.levels.bits, np.ascontiguousarray(records[:, cut_high:]).reshape(-1)).reshape(
+            -1, self.k
+        )
         if (count > self.k).any() or (high.sum(axis=1) != count).any() or ((scale > 0) != (count > 0)).any():
             raise EncodingError(f"{self.name}: a record's counts contradict each other")
         used = np.arange(self.k) < count[:, None]

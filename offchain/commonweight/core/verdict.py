@@ -81,6 +81,7 @@ class Evidence:
     leaf: U32
     counts: tuple[Count, ...]
     measures: tuple[Measure, ...]
+    previous: B32 = bytes(32)
 
     def encode(self) -> bytes:
         """Canonical bytes."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .. import toploc
-from ..core import fixed, merkle
+from ..core import merkle
 from ..core.fixed import ModelVersion
 from ..core.hashing import tagged
 from ..core.spec import Spec
@@ -25,6 +25,7 @@ from .lease import (
     Record,
     assemble,
     batches_hash,
+    make_update,
     segment_batches,
     tokens_hash,
 )
@@ -59,7 +60,7 @@ def _finish(
     for index, state in enumerate(states):
         records[index] = replace(records[index], sketch=pretrain.sketch_segment(lease, before, state))
         before = state
-    update = fixed.to_bytes(fixed.make_update(base.weights, states[-1].theta.numpy(), spec.merge))
+    update = make_update(spec, base, states[-1].theta.numpy(), lease)
     return assemble(spec, lease, records, [s.encode() for s in states], update, blinding, cheated=True)
 
 

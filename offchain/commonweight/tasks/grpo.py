@@ -30,7 +30,7 @@ from ..rl.learner import Learned, learn
 from ..rl.rollout import Scene, episodes, play
 from ..rl.trajectories import Columns, Trajectory
 from ..rl.warmup import accuracy, warm_start
-from .lease import STEP_LEAF_BYTES, Checkpoint, Lease, Product, assemble_leaves
+from .lease import STEP_LEAF_BYTES, Checkpoint, Lease, Product, assemble_leaves, make_update
 from .rl_bundle import Bundle, scene
 
 PROBE_BATCH = 4
@@ -308,7 +308,7 @@ def finish(
         trajectories += leaves(len(trajectories), Columns.decode(columns).rows(), columns)
     with torch.no_grad():
         end = setting.trainable.full(run_.states[-1].theta)
-    update = fixed.to_bytes(fixed.make_update(base.weights, end.numpy(), spec.merge))
+    update = make_update(spec, base, end.numpy(), setting.lease)
     named = {merkle.root(piece): piece for _, *pieces in done for piece in pieces}
     steps = [step for step, _, _ in done]
     return assemble_leaves(

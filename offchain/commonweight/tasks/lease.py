@@ -8,11 +8,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..core import codec, merkle, seeds
+from ..core import codec, fixed, merkle, seeds
 from ..core.errors import CommonweightError, EncodingError
+from ..core.fixed import ModelVersion
 from ..core.hashing import tagged
 from ..core.spec import Spec
-from ..core.works import Header, Meta, StepLeaf, TrajectoryLeaf, pack
+from ..core.works import NONE, Header, Meta, StepLeaf, TrajectoryLeaf, pack
+from ..shardcast.packing import Packed, pack_update
 from ..toploc.steps import SKETCH_BYTES, Sketch
 
 Batch = npt.NDArray[np.uint8]
@@ -22,7 +24,11 @@ TRAJECTORY_LEAF_BYTES = 72
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One slot of a round, claimed; ``seed`` decides its data (see `core.seeds.lease_seed`)."""
+    """One slot of a round, claimed; ``seed`` decides its data (see `core.seeds.lease_seed`).
+
+    ``previous``: root of the trainer's work in the version that this round trains from, whose residual the update may
+    carry; ``carried``: that residual's artifact, with the trainer itself.
+    """
 
     chain_id: int
     tasks: bytes
@@ -32,6 +38,8 @@ class Lease:
     trainer: bytes
     base: bytes
     seed: bytes
+    previous: bytes = NONE
+    carried: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +130,26 @@ def tokens_hash(first: Batch) -> bytes:
     return tagged("tokens", np.ascontiguousarray(first[:, :-1]).tobytes())
 
 
+def make_update(spec: Spec, base: ModelVersion, trained: npt.NDArray[np.float32], lease: Lease) -> Packed:
+    """The update of a lease whose training ended at weights ``trained``, shape ``(n,)``. Raises `EncodingError`."""
+    lanes = fixed.make_update(base.weights, trained, spec.merge)
+    carried = fixed.from_bytes(lease.carried, lanes.size) if lease.carried else None
+    return pack_update(spec.merge.codec, lanes, carried)
+
+
 def assemble(
     spec: Spec,
     lease: Lease,
     records: list[Record],
     states: list[bytes],
-    update: bytes,
+    update: Packed,
     blinding: bytes,
     cheated: bool = False,
     profile: str = "",
 ) -> Product:
     """Tie records, states (after each segment) and update into one work.
 
-    ``update`` is the encoded artifact; ``profile`` the numeric profile it was computed in, the spec's if empty.
+    ``profile``: the numeric profile it was computed in, the spec's if empty.
     """
     steps, trajectories = [r.step for r in records], [r.trajectory for r in records]
     sketches = b"".join(r.sketch for r in records)
@@ -152,17 +167,18 @@ def assemble_leaves(
     steps: list[StepLeaf],
     trajectories: list[TrajectoryLeaf],
     named: dict[bytes, bytes],
-    update: bytes,
+    update: Packed,
     blinding: bytes,
     cheated: bool = False,
     profile: str = "",
     sketches: bytes = bytes(32),
 ) -> Product:
-    """Tie leaves, the artifacts ``named`` in them, and the encoded update into one work.
+    """Tie leaves, the artifacts ``named`` in them, and the update into one work.
 
     ``sketches`` is the root of the segments' sketches, zero for kinds that replay exactly and have none.
     """
     step_list, trajectory_list = pack(steps), pack(trajectories)
+    named |= {merkle.root(piece): piece for piece in (update.wire, update.residual) if piece}
     meta = codec.encode(
         Meta(
             chain_id=lease.chain_id,
@@ -178,12 +194,17 @@ def assemble_leaves(
             blinding=blinding,
             profile=profile or spec.verification.profile,
             sketches=sketches,
+            wire=merkle.root(update.wire) if update.wire else NONE,
+            residual=merkle.root(update.residual) if update.residual else NONE,
+            previous=lease.previous if lease.carried else NONE,
         )
     )
-    artifacts = {merkle.root(piece): piece for piece in (step_list, trajectory_list, meta, update)} | named
+    artifacts = {
+        merkle.root(piece): piece for piece in (step_list, trajectory_list, meta, update.lanes)
+    } | named
     header = Header(
-        update_root=merkle.root(update),
-        update_length=len(update),
+        update_root=merkle.root(update.lanes),
+        update_length=len(update.lanes),
         trajectory_root=merkle.root(trajectory_list),
         trajectory_count=len(trajectories),
         step_root=merkle.root(step_list),
