@@ -49,6 +49,9 @@ PublicUrl = Annotated[str, typer.Option(help="URL others reach this node at, if 
 TaskId = Annotated[int, typer.Option("--task", "-t", help="Number of the task.")]
 Done = Annotated[bool, typer.Option("--exit-when-done", help="Stop once the task is over and paid out.")]
 Seats = Annotated[int, typer.Option(min=1, max=64, help="Seats that a validator holds.")]
+StoreGib = Annotated[
+    float, typer.Option(min=0.001, help="Room for artifacts, in GiB; what was used longest ago goes first.")
+]
 Leases = Annotated[int, typer.Option(min=1, max=64, help="Leases that a trainer takes of each round.")]
 JsonOut = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -271,6 +274,7 @@ def _role_command(role: str, help_: str) -> typer.Typer:
         attack: Annotated[str, typer.Option(hidden=True)] = "none",
         seats: Seats = 1,
         leases: Leases = 1,
+        store_gib: StoreGib = 64.0,
     ) -> None:
         from ..nodes.wiring import run_node
 
@@ -289,6 +293,7 @@ def _role_command(role: str, help_: str) -> typer.Typer:
                 attack,
                 seats,
                 leases,
+                store_gib,
             )
         )
 
@@ -395,6 +400,7 @@ def _node(
     attack: str = "none",
     seats: int = 1,
     leases: int = 1,
+    store_gib: float = 64.0,
 ) -> Any:
     """Node configuration from command-line options."""
     from ..chain.networks import resolve
@@ -419,6 +425,7 @@ def _node(
         public_url=public_url,
         seats=seats,
         leases=leases,
+        store_bytes=int(store_gib * (1 << 30)),
     )
 
 

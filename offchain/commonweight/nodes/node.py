@@ -29,7 +29,7 @@ from ..shardcast.address import AddressPolicy
 from ..shardcast.fetch import Library
 from ..shardcast.server import ArtifactServer
 from ..shardcast.store import Store
-from ..shardcast.versions import VersionBook
+from ..shardcast.versions import VersionBook, retain
 from ..tasks.kinds import parameters
 from ..tasks.lease import Lease
 from .exhibits import LANES, accused_leaf, fields, first_difference, merge_proof
@@ -59,6 +59,8 @@ class Settings:
     public_url: str = ""
     seats: int = 1
     leases: int = 1
+    window: int = 4
+    """Newest versions that are never evicted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,7 @@ class Node:
         task = self.task
         if task is None:
             return
+        self.kit.store.task = task.id
         for index, round_ in sorted(task.rounds.items()):
             if index in self.versions:
                 continue
@@ -219,6 +222,14 @@ class Node:
                 return
             if round_.settled:
                 self.versions[index] = root
+                self._retain(task)
+
+    def _retain(self, task: Task) -> None:
+        """Keep the newest versions, which leases and merges may need, whatever else has to make room."""
+        settled = (r.model for _, r in sorted(task.rounds.items()))
+        line = [task.initial, *(root for root in settled if root is not None)]
+        bases = {r.base for r in task.rounds.values() if not r.settled}
+        retain(self.kit.store, line, {*line[-self.settings.window :], *bases})
 
     def _needless(self, task: Task, index: int) -> bool:
         try:
