@@ -38,8 +38,8 @@ topk = 128
 """
 
 
-def tiny_task(plan: DemoPlan, **economy: str) -> str:
-    """The demo's task with a model that trains in milliseconds; keyword arguments replace economy lines."""
+def tiny_task(plan: DemoPlan, codec: str = "none", **economy: str) -> str:
+    """The demo's task with a model that trains in milliseconds, updates in ``codec``; others replace economy lines."""
     full = plan.task_text()
     checks = next(
         line.split("=")[1].split("#")[0].strip() for line in full.splitlines() if line.startswith("checks")
@@ -50,7 +50,14 @@ def tiny_task(plan: DemoPlan, **economy: str) -> str:
         lines = money.splitlines()
         assert any(line.split("=")[0].strip() == key for line in lines), f"the example task has no {key}"
         money = "\n".join(f"{key} = {value}" if line.split("=")[0].strip() == key else line for line in lines)
-    return head + TINY.format(seed=plan.seed, checks=checks) + '\n[merge]\nrule = "mean"\n\n' + money
+    return (
+        head
+        + TINY.format(seed=plan.seed, checks=checks)
+        + '\n[merge]\nrule = "mean"\ncodec = "'
+        + codec
+        + '"\n\n'
+        + money
+    )
 
 
 @contextmanager

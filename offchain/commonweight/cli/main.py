@@ -50,6 +50,9 @@ PublicUrl = Annotated[str, typer.Option(help="URL others reach this node at, if 
 TaskId = Annotated[int, typer.Option("--task", "-t", help="Number of the task.")]
 Done = Annotated[bool, typer.Option("--exit-when-done", help="Stop once the task is over and paid out.")]
 Seats = Annotated[int, typer.Option(min=1, max=64, help="Seats that a validator holds.")]
+StoreGib = Annotated[
+    float, typer.Option(min=0.001, help="Room for artifacts, in GiB; what was used longest ago goes first.")
+]
 Leases = Annotated[int, typer.Option(min=1, max=64, help="Leases that a trainer takes of each round.")]
 Rollouts = Annotated[
     bool, typer.Option("--rollouts", help="A small device's trainer: take leases of rollouts only.")
@@ -307,6 +310,7 @@ def _role_command(role: str, help_: str) -> typer.Typer:
         seats: Seats = 1,
         leases: Leases = 1,
         rollouts: Rollouts = False,
+        store_gib: StoreGib = 64.0,
     ) -> None:
         from ..nodes.wiring import run_node
 
@@ -326,6 +330,7 @@ def _role_command(role: str, help_: str) -> typer.Typer:
                 seats,
                 leases,
                 rollouts,
+                store_gib,
             )
         )
 
@@ -436,6 +441,7 @@ def _node(
     seats: int = 1,
     leases: int = 1,
     rollouts: bool = False,
+    store_gib: float = 64.0,
 ) -> Any:
     """Node configuration from command-line options."""
     from ..chain.networks import resolve
@@ -461,6 +467,7 @@ def _node(
         seats=seats,
         leases=leases,
         rollouts=rollouts,
+        store_bytes=int(store_gib * (1 << 30)),
     )
 
 

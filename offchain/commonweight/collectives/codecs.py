@@ -1,10 +1,11 @@
 """The registry of codecs: how a vector of float32, or of integer lanes, becomes bytes for a link and comes back.
 
 Names: ``none`` (float32), ``fp16``, ``int8``, ``int4``, ``2bit``, ``topk``, ``topk8``; with their parameters
-``int8:BLOCK``, ``int4:BLOCK``, ``2bit:BLOCK``, ``topk:K/CHUNK``, ``topk8:K/CHUNK``. Every codec has a fixed size for a count, is deterministic, and
-has exactly one encoding for what it decodes to: ``encode(decode(b)) == b`` for all ``b`` that `decode` accepts;
-everything else raises `EncodingError`. Codecs with ``exact`` also have an integer face whose decode gives the same
-integers on every machine, so that a protocol update can be *defined* as the decode of the bytes that were sent.
+``int8:BLOCK``, ``int4:BLOCK``, ``2bit:BLOCK``, ``topk:K/CHUNK``, ``topk8:K/CHUNK``. Every codec has a fixed size for a
+count, is deterministic, and has exactly one encoding for what it decodes to: ``encode(decode(b)) == b`` for all ``b``
+that `decode` accepts; everything else raises `EncodingError`. Codecs with ``exact`` also have an integer face whose
+decode gives the same integers on every machine, so that a protocol update can be *defined* as the decode of the bytes
+that were sent.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ T = TypeVar("T")
 TOKEN = 10**18
 KINDS = ("pretrain", "grpo")
 MERGE_RULES = ("mean", "trimmed")
+UPDATE_CODECS = ("none", "int8", "int4", "2bit", "topk8", "topk")
+"""Wire codecs of updates, by their names in `collectives.codecs`."""
 MAX_TRAJECTORIES = 65_536
 
 
@@ -60,7 +62,8 @@ class TrainingSpec:
 class MergeSpec:
     """The integer outer step: weights are ``lane * 2**-weight_bits``, update lanes are shifted by ``update_shift``.
 
-    With the rule ``trimmed`` the ``trim`` percent lowest and highest values of each lane are left out.
+    With the rule ``trimmed`` the ``trim`` percent lowest and highest values of each lane are left out. Updates are
+    quantised by ``codec``, and what that drops is carried into the trainer's next work.
     """
 
     rule: str = "mean"
@@ -71,6 +74,7 @@ class MergeSpec:
     momentum_num: U16 = 9
     momentum_den: U16 = 10
     trim: U8 = 0
+    codec: str = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,6 +460,7 @@ def check_training(
             'must be 1..49 percent with the rule "trimmed", and 0 with "mean"',
         ),
         (merge.update_shift <= 15, "merge.update_shift", "must be 0..15"),
+        (merge.codec in UPDATE_CODECS, "merge.codec", f"must be one of {', '.join(UPDATE_CODECS)}"),
         (0 < merge.lr_num and 0 < merge.lr_den, "merge.lr", "must be a positive fraction"),
         (merge.momentum_num < merge.momentum_den, "merge.momentum", "must be below 1"),
         (

@@ -86,6 +86,7 @@ class Evidence:
     measures: tuple[Measure, ...]
     rollout: bool = False
     sources: tuple[B32, ...] = ()
+    previous: B32 = bytes(32)
 
     def encode(self) -> bytes:
         """Canonical bytes."""

@@ -20,6 +20,10 @@ T = TypeVar("T", "StepLeaf", "TrajectoryLeaf")
 
 TREE_HEADER, TREE_UPDATE, TREE_TRAJECTORIES, TREE_STEPS = range(4)
 WITHHELD = 2**32 - 1
+META_BYTES = 4096
+"""Bound of a meta record, in bytes."""
+NONE = bytes(32)
+"""In place of a root: there is no such artifact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ class Meta:
 
     ``profile``: the trainer's numeric profile. ``sketches``: the artifact of all segments' sketches, in order.
     ``sources``: accepted rollout works that the lease also learns from.
+    Where the spec names a codec for updates: ``wire`` is the update in that codec, ``residual`` the lanes that it
+    dropped, ``previous`` the trainer's earlier work whose residual was added before; else zero.
     """
 
     chain_id: U64
@@ -88,6 +94,9 @@ class Meta:
     profile: str
     sketches: B32
     sources: tuple[B32, ...] = ()
+    wire: B32 = NONE
+    residual: B32 = NONE
+    previous: B32 = NONE
 
 
 @dataclass(frozen=True, slots=True)

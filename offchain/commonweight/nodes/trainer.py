@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain as chained
 from typing import Any
 
@@ -13,8 +14,9 @@ from ..core.duties import Duty, Todo
 from ..core.errors import CommonweightError
 from ..core.rollouts import is_rollout
 from ..core.seeds import is_decoy, mandatory, seal_of
+from ..core.spec import Spec
 from ..core.state import Round, Task, Work, WorkState
-from ..core.works import Header
+from ..core.works import NONE, Header
 from ..tasks.decoys import decoy_of
 from ..tasks.kinds import task_kind
 from ..tasks.lease import Lease, Product
@@ -136,6 +138,7 @@ class Trainer(Node):
         lease = gathered(spec, lease, self.get)
         with self.kit.metrics.timed("train", task=task.id, round=round_.index, slot=work.slot) as extra:
             extra |= {"rollout": lease.rollout, "sources": len(lease.sources)}
+            lease = self._carrying(task, spec, lease)
             product = train(spec, data, base, lease, blinding=blinding, checkpoint=self._checkpoint(key))
             decoy = self._is_decoy(task, round_, work)
             if decoy is not None:
@@ -144,6 +147,16 @@ class Trainer(Node):
             extra |= {"loss": product.loss, "cheated": product.cheated, "root": product.root, **product.notes}
         self._keep(key, product)
         return product.root
+
+    def _carrying(self, task: Task, spec: Spec, lease: Lease) -> Lease:
+        """The lease with what the update's codec dropped of the work before it; without, where that is lost."""
+        if spec.merge.codec == "none" or lease.previous == NONE or lease.rollout:
+            return lease
+        try:
+            return replace(lease, carried=self.lineage.residual(task, lease.previous))
+        except CommonweightError as error:
+            self.kit.metrics.write("problem", residual=lease.previous, error=str(error))
+            return lease
 
     def _is_decoy(self, task: Task, round_: Round, work: Work) -> bytes | None:
         """The secret of this trainer's work when the lottery makes it a decoy."""

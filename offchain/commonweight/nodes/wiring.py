@@ -26,6 +26,7 @@ from ..core.errors import CommonweightError
 from ..core.state import State
 from ..shardcast.address import AddressPolicy
 from ..shardcast.fetch import Library
+from ..shardcast.limits import LIMITS
 from ..shardcast.server import ArtifactServer
 from ..shardcast.signing import Domain
 from ..shardcast.store import Store
@@ -67,6 +68,7 @@ class NodeConfig:
     seats: int = 1
     leases: int = 1
     rollouts: bool = False
+    store_bytes: int = LIMITS.store_bytes
 
 
 def run_node(config: NodeConfig) -> None:
@@ -100,7 +102,7 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
         FileLock(config.key.with_suffix(config.key.suffix + ".lock")),
         Journal(config.home / "node.sqlite") as journal,
     ):
-        store = Store(config.home / "store")
+        store = Store(config.home / "store", config.store_bytes, task=config.task or None)
         state = State()
         metrics = Metrics(config.home / "metrics.jsonl")
         policy = AddressPolicy(chain.chain_id in LOCAL_CHAINS)

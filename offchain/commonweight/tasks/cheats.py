@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .. import toploc
-from ..core import fixed, merkle
+from ..core import merkle
 from ..core.fixed import ModelVersion
 from ..core.hashing import tagged
 from ..core.spec import Spec
@@ -27,6 +27,7 @@ from .lease import (
     Record,
     assemble,
     batches_hash,
+    make_update,
     segment_batches,
     tokens_hash,
 )
@@ -95,9 +96,9 @@ def _finish(job: Job, records: list[Record], states: list[TrainState]) -> Produc
     for index, state in enumerate(states):
         records[index] = replace(records[index], sketch=pretrain.sketch_segment(job.lease, before, state))
         before = state
-    update = fixed.make_update(job.base.weights, states[-1].theta.numpy(), job.spec.merge)
+    update = make_update(job.spec, job.base, states[-1].theta.numpy(), job.lease)
     encoded = [s.encode() for s in states]
-    return assemble(job.spec, job.lease, records, encoded, fixed.to_bytes(update), job.blinding, cheated=True)
+    return assemble(job.spec, job.lease, records, encoded, update, job.blinding, cheated=True)
 
 
 @_forger

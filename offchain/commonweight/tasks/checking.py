@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .. import toploc
-from ..core import fixed, merkle
+from ..core import merkle
 from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import ModelVersion
 from ..core.spec import Spec
@@ -30,6 +30,7 @@ from .base import Fetch
 from .lease import Lease, batches_hash, segment_batches, tokens_hash
 from .opening import Case, Fault, Opened, check_chain, open_work, require
 from .pretrain import plain, require_trainable, run, sketch_segment, start_state
+from .updates import Update
 
 NOT_SERVED = "E1502"
 SAME_SKETCH = 1e-4
@@ -67,7 +68,10 @@ def check(
         for index in drawn:
             check_data(case, opened, index)
             proofs[index] = read_proofs(case, opened, index)
-        end = check_update(case, opened)
+        end = end_state(case, opened)
+        update = update_of(case, opened, end)
+        update.check_lanes()
+        update.check_names()
         sketches = check_sketches(case, opened, end)
         for index in drawn:
             result = replay(case, opened, index, sketches[index])
@@ -90,9 +94,11 @@ def judge_leaf(
         if leaf >= WITHHELD - 1:
             check_available(case, opened)
         elif tree == TREE_HEADER:
-            check_sketches(case, opened, end_state(case, opened))
+            end = end_state(case, opened)
+            check_sketches(case, opened, end)
+            update_of(case, opened, end).check_names()
         elif tree == TREE_UPDATE:
-            check_update(case, opened, leaf)
+            update_of(case, opened, end_state(case, opened)).check_lanes(leaf)
         elif tree == TREE_STEPS and leaf < spec.training.segments:
             check_chain(case, opened, leaf)
             check_data(case, opened, leaf)
@@ -137,23 +143,9 @@ def end_state(case: Case, opened: Opened) -> TrainState:
     return _state(case, opened.steps[-1].post, TREE_STEPS, len(opened.steps) - 1)
 
 
-def check_update(case: Case, opened: Opened, only: int | None = None) -> TrainState:
-    """The update is exactly the quantised difference of base and end state (in leaf ``only``, if given)."""
-    count = parameter_count(case.spec.model)
-    end = end_state(case, opened)
-    try:
-        update = fixed.decode_update(
-            case.read(opened.header.update_root, 4 * fixed.padded(count), TREE_UPDATE, 0), count
-        )
-        right = fixed.make_update(case.base.weights, end.theta.numpy(), case.spec.merge)
-    except EncodingError as error:
-        raise Fault(TREE_UPDATE, 0, f"malformed update: {error.message}") from error
-    wrong = (update != right).nonzero()[0] // fixed.LANES_PER_LEAF
-    if wrong.size and (only is None or only in wrong):
-        leaf = int(wrong[0]) if only is None else only
-        raise Fault(TREE_UPDATE, leaf, "the update is not the one of the end state")
-    case.evidence["update_lanes"] += count
-    return end
+def update_of(case: Case, opened: Opened, end: TrainState) -> Update:
+    """The committed update beside the one that the end state gives."""
+    return Update.of(case, opened.header, opened.meta, end.theta.numpy())
 
 
 def read_sketches(case: Case, opened: Opened) -> list[Sketch]:
@@ -295,7 +287,7 @@ def check_activations(case: Case, index: int, result: SegmentResult, proofs: top
 
 def check_available(case: Case, opened: Opened) -> None:
     """Every artifact that the work names can be fetched."""
-    check_update(case, opened)
+    update_of(case, opened, end_state(case, opened)).check_lanes()
     read_sketches(case, opened)
     v, context = case.spec.verification, case.spec.model.context
     chunks = toploc.chunk_count(case.spec.training.batch * context, v.chunk)

@@ -9,13 +9,12 @@ from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import ModelVersion
 from ..core.spec import Spec
 from ..core.verdict import MAX_REASON, Count, Evidence, Measure, Verdict
-from ..core.works import Header, Meta
+from ..core.works import META_BYTES, Header, Meta
 from .base import CheckFunction, Fetch
 from .kinds import parameters, task_kind
 from .lease import Lease
 
 MAX_SPEC = 64 * 1024
-MAX_META = 4096
 
 
 def write(lease: Lease, spec: bytes, work: bytes, segments: Sequence[int], verdict: Verdict) -> Evidence:
@@ -40,6 +39,7 @@ def write(lease: Lease, spec: bytes, work: bytes, segments: Sequence[int], verdi
         measures=tuple(Measure(name, float(value)) for name, value in verdict.measures),
         rollout=lease.rollout,
         sources=lease.sources,
+        previous=lease.previous,
     )
 
 
@@ -47,14 +47,24 @@ def lease_of(evidence: Evidence) -> Lease:
     """The lease that a record speaks of."""
     e = evidence
     return Lease(
-        e.chain_id, e.tasks, e.task, e.round, e.slot, e.trainer, e.base, e.seed, e.rollout, e.sources
+        e.chain_id,
+        e.tasks,
+        e.task,
+        e.round,
+        e.slot,
+        e.trainer,
+        e.base,
+        e.seed,
+        rollout=e.rollout,
+        sources=e.sources,
+        previous=e.previous,
     )
 
 
 def claimed_lease(work: bytes, fetch: Fetch) -> tuple[Lease, bytes]:
     """Lease and spec root that a work itself claims to belong to. Raises `EncodingError`, or as ``fetch`` does."""
     header = Header.decode(fetch(work, 1024))
-    meta = codec.decode(Meta, fetch(header.meta_root, MAX_META))
+    meta = codec.decode(Meta, fetch(header.meta_root, META_BYTES))
     lease = Lease(
         meta.chain_id,
         meta.tasks,
@@ -64,8 +74,9 @@ def claimed_lease(work: bytes, fetch: Fetch) -> tuple[Lease, bytes]:
         meta.trainer,
         meta.base,
         meta.seed,
-        header.update_length == 0,
-        meta.sources,
+        rollout=header.update_length == 0,
+        sources=meta.sources,
+        previous=meta.previous,
     )
     return lease, meta.spec
 

@@ -33,7 +33,7 @@ from ..rl.rollout import Scene, episodes, play
 from ..rl.trajectories import Columns, Trajectory
 from ..rl.warmup import accuracy, warm_start
 from . import rl_sources
-from .lease import STEP_LEAF_BYTES, Checkpoint, Lease, Product, assemble_leaves
+from .lease import NO_UPDATE, STEP_LEAF_BYTES, Checkpoint, Lease, Product, assemble_leaves, make_update
 from .rl_bundle import Bundle, scene
 from .rl_sources import rows_per_segment
 
@@ -337,11 +337,11 @@ def finish(
     for _, columns, _ in done:
         trajectories += leaves(len(trajectories), Columns.decode(columns).rows(), columns)
     named = {merkle.root(columns): columns for _, columns, _ in done}
-    update = b""
+    update = NO_UPDATE
     if not setting.lease.rollout:
         with torch.no_grad():
             end = setting.trainable.full(run_.states[-1].theta)
-        update = fixed.to_bytes(fixed.make_update(base.weights, end.numpy(), spec.merge))
+        update = make_update(spec, base, end.numpy(), setting.lease)
         named |= {merkle.root(state): state for _, _, state in done}
     steps = [step for step, _, _ in done]
     product = assemble_leaves(

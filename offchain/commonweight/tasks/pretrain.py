@@ -33,6 +33,7 @@ from .lease import (
     Record,
     assemble,
     batches_hash,
+    make_update,
     require_text,
     segment_batches,
     tokens_hash,
@@ -153,7 +154,7 @@ def train(
         states.append(encoded)
         records.append(record)
         state, pre = result.state, record.step.post
-    update = fixed.to_bytes(fixed.make_update(base.weights, state.theta.numpy(), spec.merge))
+    update = make_update(spec, base, state.theta.numpy(), lease)
     return assemble(spec, lease, records, states, update, blinding, profile=profile_here(spec))
 
 

@@ -18,6 +18,7 @@ from ..core.fixed import ModelVersion
 from ..core.spec import Spec
 from ..core.verdict import Outcome, Verdict
 from ..core.works import (
+    META_BYTES,
     TREE_HEADER,
     TREE_STEPS,
     TREE_TRAJECTORIES,
@@ -37,9 +38,10 @@ from . import grpo
 from .base import Fetch
 from .checking import NOT_SERVED
 from .lease import Lease
-from .opening import META_BYTES, Case, Fault, Opened, bind, require
+from .opening import Case, Fault, Opened, bind, require
 from .rl_evidence import Evidence, examine, misfit, proof_length, proofs_fit
 from .rl_sources import columns_limit, gathered, rows_per_segment
+from .updates import Update
 
 
 def check(
@@ -65,7 +67,9 @@ def check(
         for index in range(spec.training.segments):
             court.check_chain(index)
             court.look_through(index)
-        court.check_update()
+        if update := court.update():
+            update.check_lanes()
+            update.check_names()
         for number in drawn:
             index, rows = grpo.unit(spec, number, lease.rollout)
             if rows is None:
@@ -93,12 +97,17 @@ def judge_leaf(
     def body() -> None:
         court = Court(case)
         if leaf >= WITHHELD - 1:
-            court.check_update()
+            if update := court.update():
+                update.check_lanes()
             for index in range(spec.training.segments):
                 court.columns(index)
                 court.state(index + 1)  # a rollout lease has none to withhold
+        elif tree == TREE_HEADER:
+            if update := court.update():
+                update.check_names()
         elif tree == TREE_UPDATE:
-            court.check_update(leaf)
+            if update := court.update():
+                update.check_lanes(leaf)
         elif tree == TREE_STEPS and leaf < spec.training.segments:
             court.check_chain(leaf)
             court.check_consumed(leaf)
@@ -295,24 +304,13 @@ class Court:
         self.case.evidence["segments"] += 1
         self.case.evidence["steps"] += self.spec.training.segment
 
-    def check_update(self, only: int | None = None) -> None:
-        """The update is exactly the quantised difference of base and end state (in leaf ``only``, if given)."""
+    def update(self) -> Update | None:
+        """The committed update beside the one that the end state gives; a rollout lease has none."""
         if self.lease.rollout:
-            return
-        count, case = grpo.parameters(self.spec), self.case
+            return None
         with torch.no_grad():
             end = self.setting.trainable.full(self.state(len(self.opened.steps)).theta)
-        try:
-            raw = case.read(self.opened.header.update_root, 4 * fixed.padded(count), TREE_UPDATE, 0)
-            update = fixed.decode_update(raw, count)
-            right = fixed.make_update(case.base.weights, end.numpy(), self.spec.merge)
-        except EncodingError as error:
-            raise Fault(TREE_UPDATE, 0, f"malformed update: {error.message}") from error
-        wrong = (update != right).nonzero()[0] // fixed.LANES_PER_LEAF
-        if wrong.size and (only is None or only in wrong):
-            leaf = int(wrong[0]) if only is None else only
-            raise Fault(TREE_UPDATE, leaf, "the update is not the one of the end state")
-        case.evidence["update_lanes"] += count
+        return Update.of(self.case, self.opened.header, self.opened.meta, end.numpy())
 
 
 def _row_fault(scene: Scene, row: Trajectory, wanted: Episode, version: int) -> str | None:
