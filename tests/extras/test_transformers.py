@@ -29,7 +29,9 @@ def played(policy: Policy) -> list[list[int]]:
 
 def gpt2(folder: Path, vocab: int) -> None:
     torch.manual_seed(5)
-    config = GPT2Config(vocab_size=vocab, n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=0)
+    config = GPT2Config(
+        vocab_size=vocab, n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=0
+    )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
 
 
