@@ -1,6 +1,7 @@
 """``make bench-shardcast``: every row of the comparison, printed and written to build/bench/shardcast.json.
 
-``python -m tests.benchmarks.shardcast [ROW ...]`` runs some rows: peer, links, scale, deltas, hostile, fuzz, merge.
+``python -m tests.benchmarks.shardcast [ROW ...]`` runs some rows: peer, links, scale, deltas, codecs, hostile,
+fuzz, merge.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import hostile, links, loopback, merging
+from . import hostile, links, loopback, merging, quality
 from .simulation import Swarm, bound
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -105,6 +106,11 @@ def row_deltas(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     return merging.deltas(folder, 1 << 20)
 
 
+def row_codecs(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Loss after some rounds of training with updates in each codec, residuals carried."""
+    return quality.compare()
+
+
 def row_hostile(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """A quarter of the relays lies or stalls; 200 half-open and 200 slow connections."""
     file = folder / "file"
@@ -133,6 +139,7 @@ def row_merge(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 ROWS: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
     "scale": row_scale,
     "deltas": row_deltas,
+    "codecs": row_codecs,
     "hostile": row_hostile,
     "merge": row_merge,
     "peer": row_peer,

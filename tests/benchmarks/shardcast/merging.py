@@ -33,7 +33,7 @@ def random_lanes(count: int, limit: int, seed: int) -> fixed.Lanes:
 def deltas(folder: Path, count: int, trainers: int = 4) -> dict[str, Any]:
     """Bytes that a node receives for one version, per codec, against the canonical version and float32 weights."""
     found: dict[str, Any] = {"parameters": count, "trainers": trainers}
-    for name in ("int8", "int4", "2bit", "topk"):
+    for name in ("int8", "int4", "2bit", "topk8", "topk"):
         theirs, ours = Store(folder / f"{name}-a"), Store(folder / f"{name}-b")
         books = VersionBook(folder / f"{name}-a" / "versions"), VersionBook(folder / f"{name}-b" / "versions")
         version = ModelVersion(random_lanes(count, 1 << 24, 1), random_lanes(count, 1 << 20, 2))
