@@ -92,7 +92,10 @@ def gathered(
     made: list[bytes] = []
     try:
         for part in parts:
-            if not library.store.has(part.update) and _lanes_of(library, part, count, result, or_lanes):
+            here = library.store.has(part.update)
+            if here and part.codec != "none" and not library.store.served(part.update):
+                made.append(part.update)  # decoded by a merge that was killed
+            elif not here and _lanes_of(library, part, count, result, or_lanes):
                 made.append(part.update)
         yield
     finally:
