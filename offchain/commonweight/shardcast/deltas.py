@@ -110,8 +110,7 @@ def _lanes_of(library: Library, part: WirePart, count: int, result: Upgrade, or_
         _count(result, library.ensure(part.wire, size))
         if part.codec == "none":
             return False
-        lanes = unpack_update(part.codec, library.store.get(part.wire, size), count, part.update)
-        library.store.put(lanes, published=False)
+        unpack_update(library.store, part.codec, library.store.get(part.wire, size), count, part.update)
         return True
     except CommonweightError as error:
         if error.code == "E1404" or not or_lanes:

@@ -70,6 +70,10 @@ class Draft:
     handle: int
     keep: Callable[..., bytes]
 
+    def hashed(self) -> Manifest:
+        """The manifest of what was written."""
+        return _hashed(self.handle)
+
 
 class Store:
     """Content-addressed store, safe to use from several threads of one process."""
@@ -168,10 +172,7 @@ class Store:
         """Hash what was written, unless that was done on the way, make it durable and give it its name."""
         with disk_errors(self.folder):
             os.fsync(handle)
-        if manifest is None:
-            length = os.fstat(handle).st_size
-            shards = (read_at(handle, merkle.SHARD, at) for at in range(0, length, merkle.SHARD))
-            manifest = Manifest(length, tuple(merkle.shard_hash(shard) for shard in shards))
+        manifest = manifest or _hashed(handle)
         self._trust.note(manifest.root, range(len(manifest.shards)), handle)
         return self._take_in(scratch, manifest, PUBLIC if published else PRIVATE)
 
@@ -576,6 +577,12 @@ class Store:
     def _no_room(self, size: int) -> CommonweightError:
         message = f"no room for {size} bytes in {self.folder}: quota {self.quota}, to stay free {self.floor}"
         return CommonweightError("E1404", message, "free some disk space, raise the quota or unpin artifacts")
+
+
+def _hashed(handle: int) -> Manifest:
+    length = os.fstat(handle).st_size
+    shards = (read_at(handle, merkle.SHARD, at) for at in range(0, length, merkle.SHARD))
+    return Manifest(length, tuple(merkle.shard_hash(shard) for shard in shards))
 
 
 def too_long(root: bytes, length: int, limit: int) -> CommonweightError:
