@@ -100,6 +100,8 @@ class Store:
         self.listeners: list[Callable[[bytes], None]] = []
         """Called with a root, from any thread, when there is more of it to serve."""
         self._reserved = 0
+        self.evicted = 0
+        """Bytes that had to make room since the store was opened."""
         for name in FOLDERS:
             make_folder(folder / name)
             sweep(folder / name)
@@ -237,6 +239,12 @@ class Store:
             if root not in self._kept:
                 raise _absent(root)
             return self._kept[root].size
+
+    @property
+    def held(self) -> int:
+        """Bytes of all artifacts and partial downloads."""
+        with self._lock:
+            return sum(e.size for table in (self._kept, self._partial) for e in table.values())
 
     def roots(self, published: bool = True) -> list[bytes]:
         """Names of the served (or of the unpublished) artifacts, sorted."""
@@ -555,7 +563,7 @@ class Store:
 
     def _make_room(self, size: int) -> None:
         """Evict what was used longest ago until ``size`` more bytes fit. Raises E1404 when they cannot."""
-        used = sum(e.size for table in (self._kept, self._partial) for e in table.values()) + self._reserved
+        used = self.held + self._reserved
         with disk_errors(self.folder):
             free = shutil.disk_usage(self.folder).free - self._reserved
             lacks = used + size - self.quota, size + self.floor - free
@@ -567,6 +575,7 @@ class Store:
                 self._path(entry.place, root).unlink(missing_ok=True)
                 self._path(MANIFESTS, root).unlink(missing_ok=True)
                 self._labels.forget(root)
+                self.evicted += entry.size
 
     def _evictable(self) -> Iterator[tuple[bytes, Entry]]:
         yield from ((r, e) for r, e in self._partial.items() if r not in self._active)
