@@ -73,11 +73,12 @@ def merge(folder: Path, count: int, updates: int = 64, distinct: int = 8, trim: 
         raise RuntimeError(f"roots differ: {runs}")
     moved = 4.0 * count * (updates + 4)
     best = min(run["seconds"] for run in runs)
-    bandwidth = _bandwidth()
+    bandwidth, cpu = _bandwidth(), min(run["cpu"] for run in runs)
     return {
         "parameters": count, "updates": updates, "distinct_updates": distinct, "root": runs[0]["root"], "runs": runs,
         "bound": memory_bound(updates, trim), "seconds": best, "bytes_per_second": moved / best,
         "memory_bandwidth": bandwidth, "of_bandwidth": moved / best / bandwidth,
+        "bytes_per_cpu_second": moved / cpu, "cpu_of_bandwidth": moved / cpu / bandwidth,
     }  # fmt: skip
 
 
