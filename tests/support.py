@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from commonweight.chain.devnet import Devnet
 from commonweight.cli.demo.spectator import Spectator
-from commonweight.cli.demo.world import DemoPlan, World, build, start_publisher
+from commonweight.cli.demo.world import DemoPlan, Process, World, build, start, start_publisher
 from commonweight.core.state import Task
 
 DEADLINE_S = 240.0
+Launch = Callable[[list[str], Path, Mapping[str, str]], Process]
 
 TINY = """
 [model]
@@ -54,10 +55,16 @@ def tiny_task(plan: DemoPlan, **economy: str) -> str:
 
 
 @contextmanager
-def small_world(folder: Path, plan: DemoPlan, **economy: str) -> Iterator[tuple[World, Spectator]]:
-    """Chain, contracts, funded participants and a running publisher; everything ends with the block."""
+def small_world(
+    folder: Path, plan: DemoPlan, launch: Launch = start, **economy: str
+) -> Iterator[tuple[World, Spectator]]:
+    """Chain, contracts, funded participants and a running publisher; everything ends with the block.
+
+    ``launch`` starts a process (`tests.nursery.fork` does so at once).
+    """
     with Devnet(folder / "chain") as devnet:
         world = build(plan, folder, devnet, tiny_task(plan, **economy))
+        world.launch = launch
         spectator = Spectator(world.chain, folder / "spectator")
         try:
             start_publisher(world)

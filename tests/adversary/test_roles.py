@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -15,27 +16,51 @@ from commonweight.cli.demo.spectator import Spectator
 from commonweight.cli.demo.world import DemoPlan, World, add_person
 from commonweight.core.spec import TOKEN
 from commonweight.core.state import Task, WorkState
+from tests.clock import Clock
+from tests.nursery import fork
 from tests.support import small_world, wait_for
 
-pytestmark = [pytest.mark.soak, pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(900)]
 LIMIT = 800.0
-"""Seconds of a scenario on a machine that has a lot else to do; an idle one needs a tenth of it."""
+"""Seconds of a scenario on a machine that has a lot else to do; an idle one needs a fiftieth of it."""
+
+PATIENT = {"merge": "30"}
+"""Windows are long and the test's clock leaps over them, so that a slow machine misses none."""
 
 
 @contextmanager
 def world_of(
-    folder: Path, roles: dict[str, list[str]], rounds: int, **economy: str
-) -> Iterator[tuple[World, Spectator]]:
-    """A published task with these participants running, each with more options of its command."""
+    folder: Path,
+    roles: dict[str, list[str]],
+    rounds: int,
+    rich: Mapping[str, int] = MappingProxyType({}),
+    **economy: str,
+) -> Iterator[tuple[World, Spectator, Clock]]:
+    """A published task with these participants running, each with more options of its command.
+
+    ``rich``: tokens that somebody has besides what his role needs at least.
+    """
     trainers = sum(name.startswith("trainer") for name in roles)
     validators = sum(name.startswith("validator") for name in roles)
     plan = DemoPlan("none", rounds=rounds, trainers=trainers, validators=validators, seed=3, runs=folder)
-    with small_world(folder, plan, **economy) as (world, spectator):
-        wait_for(spectator, lambda task: True, limit=LIMIT)
+    idle = {name for name, options in roles.items() if "--attack" in options}
+    leases = {name: int(o[o.index("--leases") + 1]) for name, o in roles.items() if "--leases" in o}
+    with small_world(folder, plan, fork, **{**PATIENT, **economy}) as (world, spectator):
+        for name in roles.keys() - world.people.keys():
+            add_person(world, name, name.split("-")[0], world.task.economy.merge_bond)
+        for name, tokens in rich.items():
+            faucet(world.chain, world.people[name].address, tokens * TOKEN)
+            world.people[name].minted += tokens * TOKEN
+        clock = Clock(world, spectator, idle, leases)
         for name, options in roles.items():
             who = world.people[name]
             world.spawn(who, who.role, "run", "--task", "1", *options)
-        yield world, spectator
+        yield world, spectator, clock
+
+
+def ended(world: World, spectator: Spectator, clock: Clock) -> Task:
+    """The task, once it is over and everybody has left."""
+    return wait_for(spectator, lambda t: t.finished and not world.running(), clock, limit=LIMIT)
 
 
 def nothing_lost(world: World, spectator: Spectator, task: Task, *names: str) -> None:
@@ -51,12 +76,11 @@ def nothing_lost(world: World, spectator: Spectator, task: Task, *names: str) ->
 def test_a_lazy_validator_loses_over_decoys_while_an_honest_one_earns(tmp_path: Path) -> None:
     """Decoys are drawn by chance, one work in ten: rounds of sixteen leases until there was one."""
     roles = {"trainer-1": ["--leases", "16"], "validator-1": [], "validator-2": ["--attack", "lazy"]}
-    economy = {"decoy_one_in": "10", "slots": "16", "fee_bps": "2000", "merge": "6"}
-    with world_of(tmp_path, roles, 12, **economy) as (world, spectator):
-        faucet(world.chain, world.people["trainer-1"].address, 1000 * TOKEN)
+    economy = {"decoy_one_in": "10", "slots": "16", "fee_bps": "2000"}
+    with world_of(tmp_path, roles, 12, {"trainer-1": 1000}, **economy) as (world, spectator, clock):
         honest, lazy = (
             next(s.id for s in spectator.state.seats.values() if s.owner == world.people[name].address)
-            for name in _seated(spectator, world)
+            for name in _seated(spectator, clock)
         )
 
         def settled(task: Task) -> bool:
@@ -67,7 +91,7 @@ def test_a_lazy_validator_loses_over_decoys_while_an_honest_one_earns(tmp_path: 
                 for w in r.works.values()
             )
 
-        task = wait_for(spectator, settled, limit=LIMIT)
+        task = wait_for(spectator, settled, clock, limit=LIMIT)
         decoyed = [
             r for r in task.rounds.values() if any(w.state is WorkState.DECOY for w in r.works.values())
         ]
@@ -80,8 +104,8 @@ def test_a_lazy_validator_loses_over_decoys_while_an_honest_one_earns(tmp_path: 
         assert all((w.paid, w.lost, w.included) == (task.reward, 0, False) for w in decoys)
 
 
-def _seated(spectator: Spectator, world: World) -> tuple[str, str]:
-    wait_for(spectator, lambda task: len(spectator.state.seats) == 2, limit=LIMIT)
+def _seated(spectator: Spectator, clock: Clock) -> tuple[str, str]:
+    wait_for(spectator, lambda task: len(spectator.state.seats) == 2, clock, limit=LIMIT)
     return "validator-1", "validator-2"
 
 
@@ -93,11 +117,9 @@ def test_one_honest_member_of_a_colluding_committee_is_enough(tmp_path: Path) ->
         "validator-1": ["--seats", "4"],
         "validator-2": ["--seats", "2", "--attack", "colluding"],
     }
-    with world_of(tmp_path, roles, 1, want="6", merge="6", open="30") as (world, spectator):
-        faucet(world.chain, world.people["validator-1"].address, 3000 * TOKEN)
-        faucet(world.chain, world.people["validator-2"].address, 1000 * TOKEN)
-        world.people["validator-1"].minted += 3000 * TOKEN
-        task = wait_for(spectator, lambda t: t.finished and not world.running(), limit=LIMIT)
+    rich = {"validator-1": 3000, "validator-2": 1000}
+    with world_of(tmp_path, roles, 1, rich, want="6") as (world, spectator, clock):
+        task = ended(world, spectator, clock)
         forged = [w for w in task.rounds[0].works.values() if w.trainer == world.people["trainer-1"].address]
         assert [w.state for w in forged] == [WorkState.HARD]
         nothing_lost(world, spectator, task, "trainer-2", "validator-1", "publisher")
@@ -110,8 +132,8 @@ def test_a_slanderer_pays_even_when_no_juror_comes(tmp_path: Path) -> None:
         "validator-1": ["--attack", "absent-juror"],
         "validator-2": ["--attack", "slander"],
     }
-    with world_of(tmp_path, roles, 1, seal="25", reveal="15", open="30", merge="6") as (world, spectator):
-        task = wait_for(spectator, lambda t: t.finished and not world.running(), limit=LIMIT)
+    with world_of(tmp_path, roles, 1, seal="120") as (world, spectator, clock):
+        task = ended(world, spectator, clock)
         assert all(
             d.answered_by == world.people["trainer-1"].address for d in spectator.state.disputes.values()
         )
@@ -126,16 +148,9 @@ def test_a_slanderer_pays_even_when_no_juror_comes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("attack", ["bad-merge", "hidden-merge"])
 def test_a_bad_aggregator_loses_its_bond(tmp_path: Path, attack: str) -> None:
     """A wrong version is refuted by one lane; one that nobody can see falls to the demand to show a lane."""
-    plan = DemoPlan("none", rounds=1, trainers=1, validators=1, seed=3, runs=tmp_path)
-    with small_world(tmp_path, plan, merge="20") as (world, spectator):
-        add_person(world, "relay-1", "relay", world.task.economy.merge_bond)
-        wait_for(spectator, lambda task: True, limit=LIMIT)
-        for name in ("relay-1", "trainer-1", "validator-1"):
-            who = world.people[name]
-            world.spawn(
-                who, who.role, "run", "--task", "1", *(["--attack", attack] if name == "relay-1" else [])
-            )
-        task = wait_for(spectator, lambda t: t.finished and not world.running(), limit=LIMIT)
+    roles = {"relay-1": ["--attack", attack], "trainer-1": [], "validator-1": []}
+    with world_of(tmp_path, roles, 1) as (world, spectator, clock):
+        task = ended(world, spectator, clock)
         liar = world.people["relay-1"].address
         fines = [winner for r in task.rounds.values() for loser, winner in r.fines if loser == liar]
         assert len(fines) == 1
@@ -147,13 +162,13 @@ def test_a_bad_aggregator_loses_its_bond(tmp_path: Path, attack: str) -> None:
 def test_a_silent_publisher_stops_nobody(tmp_path: Path) -> None:
     """The publisher is killed once its artifacts are with others; they are paid and the task ends."""
     roles: dict[str, list[str]] = {"trainer-1": [], "validator-1": []}
-    with world_of(tmp_path, roles, 2, merge="6") as (world, spectator):
-        wait_for(spectator, lambda t: bool(t.rounds) and t.rounds[0].poll is not None, limit=LIMIT)
+    with world_of(tmp_path, roles, 2) as (world, spectator, clock):
+        wait_for(spectator, lambda t: bool(t.rounds) and t.rounds[0].poll is not None, clock, limit=LIMIT)
         publisher = world.people["publisher"].process
         assert publisher is not None
         publisher.send_signal(signal.SIGKILL)
         publisher.wait()
-        task = wait_for(spectator, lambda t: t.finished and not world.running(), limit=LIMIT)
+        task = ended(world, spectator, clock)
         assert len(task.rounds) == 2
         assert all(w.state is WorkState.VALID for r in task.rounds.values() for w in r.works.values())
         nothing_lost(world, spectator, task, "trainer-1", "validator-1")
