@@ -75,14 +75,17 @@ class Clock:
     def _matters(self, todo: Todo, who: Participant, task: Task) -> bool:
         if todo.duty in ALWAYS:
             return False
-        if todo.duty is Duty.REFUTE:
-            return not self._proposed_by_honest(todo, task)
+        if todo.duty in (Duty.REFUTE, Duty.CLEAR):
+            return not self._merge_is_settled(todo, task)
         if who.name in self._idle:
             jury = todo.duty in (Duty.CHECK, Duty.REVEAL) and todo.subject[0] in self._spectator.state.juries
             return not jury and todo.duty in (Duty.CLAIM, Duty.TRAIN, Duty.CHECK, Duty.REVEAL, Duty.OPEN)
         return True
 
-    def _proposed_by_honest(self, todo: Todo, task: Task) -> bool:
+    def _merge_is_settled(self, todo: Todo, task: Task) -> bool:
+        """Only time is left: a right version that nobody demands to see, or a wrong one of which a lane is."""
         proposal = task.rounds[todo.subject[1]].proposal
+        if proposal is None:
+            return True
         honest = {p.address for name, p in self._world.people.items() if name not in self._idle}
-        return proposal is not None and proposal.by in honest
+        return (proposal.by in honest) == (proposal.contest is None)

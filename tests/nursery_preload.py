@@ -1,7 +1,15 @@
 """What the fork server of `tests.nursery` has in memory before it forks: everything that a role imports."""
 
-import commonweight.cli.commands
-import commonweight.cli.main
-import commonweight.nodes.publishing
-import commonweight.nodes.wiring
-import commonweight.tasks.kind_pretrain  # noqa: F401
+from importlib import import_module
+
+NAMES = (
+    "commonweight.cli.commands",
+    "commonweight.cli.main",
+    "commonweight.nodes.publishing",
+    "commonweight.nodes.wiring",
+    "commonweight.tasks.kind_pretrain",
+    "pydoc_data.topics",
+    "torch._dynamo",  # torch loads it at the first step of an optimizer, for two seconds
+)
+for name in NAMES:
+    import_module(name)
