@@ -30,6 +30,8 @@ class Clock:
     def __init__(self, world: World, spectator: Spectator, idle: Set[str], leases: Mapping[str, int]) -> None:
         self._world, self._spectator = world, spectator
         self._idle, self._leases = idle, leases
+        self.away: set[str] = set()
+        """Names of those who cannot act at all now."""
         self._rpc = world.chain.rpc
         self._last = time.monotonic()
         self._rpc.call("evm_setIntervalMining", 0)
@@ -56,7 +58,9 @@ class Clock:
         seated = {seat.owner for seat in state.seats.values()}
         if task is None or task.finished:
             return False
-        for who in self._world.people.values():
+        for name, who in self._world.people.items():
+            if name in self.away:
+                continue
             if who.role == "validator" and who.address not in seated:
                 return False
             if any(self._matters(todo, who, task) for todo in self._todos(who, task)):

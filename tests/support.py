@@ -29,7 +29,7 @@ source = "pydoc-topics"
 max_bytes = 60000
 
 [training]
-steps = 4
+steps = {steps}
 segment = 1
 batch = 2
 
@@ -39,7 +39,7 @@ topk = 128
 """
 
 
-def tiny_task(plan: DemoPlan, **economy: str) -> str:
+def tiny_task(plan: DemoPlan, steps: int = 4, **economy: str) -> str:
     """The demo's task with a model that trains in milliseconds; keyword arguments replace economy lines."""
     full = plan.task_text()
     checks = next(
@@ -51,19 +51,24 @@ def tiny_task(plan: DemoPlan, **economy: str) -> str:
         lines = money.splitlines()
         assert any(line.split("=")[0].strip() == key for line in lines), f"the example task has no {key}"
         money = "\n".join(f"{key} = {value}" if line.split("=")[0].strip() == key else line for line in lines)
-    return head + TINY.format(seed=plan.seed, checks=checks) + '\n[merge]\nrule = "mean"\n\n' + money
+    return (
+        head
+        + TINY.format(seed=plan.seed, checks=checks, steps=steps)
+        + '\n[merge]\nrule = "mean"\n\n'
+        + money
+    )
 
 
 @contextmanager
 def small_world(
-    folder: Path, plan: DemoPlan, launch: Launch = start, **economy: str
+    folder: Path, plan: DemoPlan, launch: Launch = start, steps: int = 4, **economy: str
 ) -> Iterator[tuple[World, Spectator]]:
     """Chain, contracts, funded participants and a running publisher; everything ends with the block.
 
-    ``launch`` starts a process (`tests.nursery.fork` does so at once).
+    ``launch`` starts a process (`tests.nursery.fork` does so at once); ``steps`` of training per lease.
     """
     with Devnet(folder / "chain") as devnet:
-        world = build(plan, folder, devnet, tiny_task(plan, **economy))
+        world = build(plan, folder, devnet, tiny_task(plan, steps, **economy))
         world.launch = launch
         spectator = Spectator(world.chain, folder / "spectator")
         try:

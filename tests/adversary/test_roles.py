@@ -3,74 +3,19 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 
 import pytest
 
-from commonweight.chain.devnet import faucet
 from commonweight.cli.demo import report
 from commonweight.cli.demo.spectator import Spectator
-from commonweight.cli.demo.world import DemoPlan, World, add_person
-from commonweight.core.spec import TOKEN
 from commonweight.core.state import Task, WorkState
 from tests.clock import Clock
-from tests.nursery import fork
-from tests.support import small_world, wait_for
+from tests.support import wait_for
+
+from .roles import LIMIT, ended, nothing_lost, world_of
 
 pytestmark = [pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(900)]
-LIMIT = 800.0
-"""Seconds of a scenario on a machine that has a lot else to do; an idle one needs a fiftieth of it."""
-
-PATIENT = {"merge": "30"}
-"""Windows are long and the test's clock leaps over them, so that a slow machine misses none."""
-
-
-@contextmanager
-def world_of(
-    folder: Path,
-    roles: dict[str, list[str]],
-    rounds: int,
-    rich: Mapping[str, int] = MappingProxyType({}),
-    **economy: str,
-) -> Iterator[tuple[World, Spectator, Clock]]:
-    """A published task with these participants running, each with more options of its command.
-
-    ``rich``: tokens that somebody has besides what his role needs at least.
-    """
-    trainers = sum(name.startswith("trainer") for name in roles)
-    validators = sum(name.startswith("validator") for name in roles)
-    plan = DemoPlan("none", rounds=rounds, trainers=trainers, validators=validators, seed=3, runs=folder)
-    idle = {name for name, options in roles.items() if "--attack" in options}
-    leases = {name: int(o[o.index("--leases") + 1]) for name, o in roles.items() if "--leases" in o}
-    with small_world(folder, plan, fork, **{**PATIENT, **economy}) as (world, spectator):
-        for name in roles.keys() - world.people.keys():
-            add_person(world, name, name.split("-")[0], world.task.economy.merge_bond)
-        for name, tokens in rich.items():
-            faucet(world.chain, world.people[name].address, tokens * TOKEN)
-            world.people[name].minted += tokens * TOKEN
-        clock = Clock(world, spectator, idle, leases)
-        for name, options in roles.items():
-            who = world.people[name]
-            world.spawn(who, who.role, "run", "--task", "1", *options)
-        yield world, spectator, clock
-
-
-def ended(world: World, spectator: Spectator, clock: Clock) -> Task:
-    """The task, once it is over and everybody has left."""
-    return wait_for(spectator, lambda t: t.finished and not world.running(), clock, limit=LIMIT)
-
-
-def nothing_lost(world: World, spectator: Spectator, task: Task, *names: str) -> None:
-    """Each of these got to the wei what the rules give, and the rules took nothing."""
-    for name in names:
-        row = report.person(world, spectator.state, task, world.people[name], set())
-        assert row["gain"] == row["expected_gain"], name
-        assert int(row["gain"]) >= 0 or world.people[name].role == "publisher", name
-        assert row["bond_lost"] == "0", name
-    assert report.vault(world)["balances"]
 
 
 def test_a_lazy_validator_loses_over_decoys_while_an_honest_one_earns(tmp_path: Path) -> None:
