@@ -88,12 +88,18 @@ class Trainer(Node):
                 self.call(name, "Tasks", "relinquish", task.id, last.index, work.slot)
 
     def do_claim(self, task: int, index: int) -> None:
-        """Claim with a sealed secret that is journalled before the chain can see its hash."""
+        """Claim every lease that is wanted and free, each with a sealed secret of its own."""
         found = self.state.tasks[task]
-        if self.state.free.get(self.me, 0) < found.params["bond"]:
-            return
-        held = found.rounds[index].works.values() if index in found.rounds else ()
-        nth = sum(w.trainer == self.me and w.origin is None for w in held)
+        round_ = found.rounds.get(index)
+        works = round_.works.values() if round_ else ()
+        held = sum(w.trainer == self.me and w.origin is None for w in works)
+        vacant = found.params["slots"] - (round_.claimed if round_ else 0)
+        affordable = self.state.free.get(self.me, 0) // found.params["bond"]
+        for nth in range(held, held + min(self.settings.leases - held, vacant, affordable)):
+            self._claim(task, index, nth)
+
+    def _claim(self, task: int, index: int, nth: int) -> None:
+        """Claim with a sealed secret that is journalled before the chain can see its hash."""
         name = _nth(f"{task}:{index}", nth)
         secret = self.kit.journal.recall(f"secret:{name}") or secrets.token_bytes(32)
         self.kit.journal.remember(f"secret:{name}", secret)
