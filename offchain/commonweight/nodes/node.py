@@ -19,6 +19,7 @@ from ..chain.deployment import LOCAL_CHAINS
 from ..chain.follower import Follower
 from ..chain.journal import Journal
 from ..chain.sender import Refused, Sender
+from ..collectives.cell import Cell
 from ..core.duties import Duty, Todo, cranks, mask_final
 from ..core.errors import CommonweightError
 from ..core.fold import fold
@@ -58,6 +59,7 @@ class Settings:
     public_url: str = ""
     seats: int = 1
     leases: int = 1
+    cell: Cell | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain as chained
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..core.duties import Duty, Todo
 from ..core.seeds import is_decoy, mandatory, seal_of
 from ..core.state import Round, Task, Work
 from ..core.works import Header
+from ..tasks.base import TaskKind, TrainFunction
 from ..tasks.decoys import decoy_of
 from ..tasks.kinds import task_kind
 from ..tasks.lease import Lease, Product
@@ -102,7 +104,7 @@ class Trainer(Node):
         blinding = self.kit.journal.recall(f"blinding:{key}") or secrets.token_bytes(32)
         self.kit.journal.remember(f"blinding:{key}", blinding)
         kind = task_kind(spec.kind)
-        train = kind.cheats[self.settings.attack] if self.settings.attack != "none" else kind.train
+        train = self._train_function(kind)
         with self.kit.metrics.timed("train", task=task.id, round=round_.index, slot=work.slot) as extra:
             product = train(spec, data, base, lease, blinding=blinding, checkpoint=self._checkpoint(key))
             decoy = self._is_decoy(task, round_, work)
@@ -112,6 +114,20 @@ class Trainer(Node):
             extra |= {"loss": product.loss, "cheated": product.cheated, "root": product.root}
         self._keep(key, product)
         return product.root
+
+    def _train_function(self, kind: TaskKind) -> TrainFunction:
+        """Honest, with the cell's machines where there is a cell, or the cheat that this trainer is told to be."""
+        if self.settings.attack in kind.cheats:
+            return kind.cheats[self.settings.attack]
+        cell = self.settings.cell
+        if cell is None:
+            return kind.train
+        if kind.share is None:
+            self.kit.metrics.write(
+                "problem", error="this kind of task is not shared out: the trainer works alone"
+            )
+            return kind.train
+        return partial(kind.share, cell=cell)
 
     def _is_decoy(self, task: Task, round_: Round, work: Work) -> bytes | None:
         """The secret of this trainer's work when the lottery makes it a decoy."""

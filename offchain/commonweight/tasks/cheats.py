@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from .. import toploc
+from ..collectives.cell import Work
 from ..core import fixed, merkle
 from ..core.fixed import ModelVersion
 from ..core.hashing import tagged
 from ..core.spec import Spec
 from ..core.works import StepLeaf, TrajectoryLeaf, unpack
-from ..diloco.inner import TrainState
+from ..diloco.inner import SegmentResult, TrainState
 from ..models import pin
-from . import pretrain
+from . import pretrain, sharing
 from .base import TrainFunction
 from .lease import (
     Batch,
@@ -214,3 +216,17 @@ CHEATS: dict[str, TrainFunction] = {
     "random": random,
     "lazy-proof": lazy_proof,
 }
+
+
+def frozen_member(body: bytes, artifacts: Mapping[bytes, bytes]) -> Iterator[bytes]:
+    """An assistant of a cell that computes gradients and moments, and never moves the weights."""
+
+    def compute(spec: Spec, state: TrainState, batches: list[Batch], place: int) -> SegmentResult:
+        result = pretrain.run(spec, state, batches, place)
+        return replace(result, state=replace(result.state, theta=state.theta))
+
+    yield from sharing.work(body, artifacts, compute)
+
+
+ASSISTANTS: dict[str, Work] = {"frozen-member": frozen_member}
+"""Assistants of cells that cheat, by name: each has the signature of `sharing.work`."""

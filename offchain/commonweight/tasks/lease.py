@@ -112,6 +112,11 @@ def segment_batches(spec: Spec, data: bytes, seed: bytes, index: int) -> list[Ba
     return [batch(spec, data, seed, first + i) for i in range(spec.training.segment)]
 
 
+def shares(segments: int, members: int) -> tuple[range, ...]:
+    """The segments of a lease shared out among the machines of a cell; each starts its own from the base version."""
+    return tuple(range(segments * k // members, segments * (k + 1) // members) for k in range(members))
+
+
 def batches_hash(batches: list[Batch]) -> bytes:
     """What a step leaf says of its segment's data."""
     return tagged("batches", *(b.tobytes() for b in batches))

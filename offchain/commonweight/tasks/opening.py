@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..core import codec, fixed, merkle
@@ -12,7 +13,7 @@ from ..core.spec import Spec
 from ..core.works import TREE_HEADER, TREE_STEPS, Header, Meta, StepLeaf, TrajectoryLeaf, unpack
 from ..models import parameter_count
 from .base import Fetch
-from .lease import Lease
+from .lease import Lease, shares
 from .pretrain import profile_here, start_state
 
 META_BYTES = 4096
@@ -59,13 +60,23 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A commitment whose parts fit together; ``exact``: it was computed in this machine's numeric profile."""
+    """A commitment whose parts fit together; ``exact``: it was computed in this machine's numeric profile.
+
+    ``start``: root of the base version's state, from which the first segment of each of the ``shares`` starts; one
+    share is one machine's.
+    """
 
     header: Header
     meta: Meta
     exact: bool
     steps: tuple[StepLeaf, ...]
     trajectories: tuple[TrajectoryLeaf, ...]
+    start: bytes = b""
+    shares: tuple[range, ...] = ()
+
+    def place(self, index: int) -> int:
+        """How many segments the machine that computed segment ``index`` had done before it."""
+        return index - next(share.start for share in self.shares if index in share)
 
 
 def open_work(case: Case) -> Opened:
@@ -88,14 +99,30 @@ def open_work(case: Case) -> Opened:
         raise Fault(TREE_HEADER, 0, f"malformed commitment: {error.message}") from error
     require(meta.end_state == leaves[-1].post, "the end state is not the one of the last segment")
     case.evidence["leaves"] += 2 * count
-    return Opened(header, meta, meta.profile == profile_here(spec), leaves, trajectories)
+    start = start_state(case.spec, case.base).root
+    return Opened(
+        header,
+        meta,
+        meta.profile == profile_here(spec),
+        leaves,
+        trajectories,
+        start,
+        layout(spec, leaves, start),
+    )
+
+
+def layout(spec: Spec, leaves: Sequence[StepLeaf], start: bytes) -> tuple[range, ...]:
+    """How a work's segments were shared out, by those that start from the base version. Total: more machines than the
+    task allows count as one, so that the second of them is the leaf at fault."""
+    members = sum(leaf.pre == start for leaf in leaves)
+    return shares(len(leaves), members if 1 <= members <= spec.exchange.cell else 1)
 
 
 def check_chain(case: Case, opened: Opened, index: int) -> None:
-    """A segment starts where the one before ended; the first one starts from the base version."""
-    before = start_state(case.spec, case.base).root if index == 0 else opened.steps[index - 1].post
-    if opened.steps[index].pre != before:
-        reason = "the base version's state" if index == 0 else "where the one before ended"
+    """A segment starts where the one before ended; the first one of a share starts from the base version."""
+    first = opened.place(index) == 0
+    if opened.steps[index].pre != (opened.start if first else opened.steps[index - 1].post):
+        reason = "the base version's state" if first else "where the one before ended"
         raise Fault(TREE_STEPS, index, f"the segment does not start from {reason}")
 
 
