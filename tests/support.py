@@ -38,8 +38,11 @@ topk = 128
 """
 
 
-def tiny_task(plan: DemoPlan, **economy: str) -> str:
-    """The demo's task with a model that trains in milliseconds; keyword arguments replace economy lines."""
+def tiny_task(plan: DemoPlan, sections: str = "", **economy: str) -> str:
+    """The demo's task with a model that trains in milliseconds; keyword arguments replace economy lines.
+
+    ``sections``: further TOML.
+    """
     full = plan.task_text()
     checks = next(
         line.split("=")[1].split("#")[0].strip() for line in full.splitlines() if line.startswith("checks")
@@ -50,14 +53,18 @@ def tiny_task(plan: DemoPlan, **economy: str) -> str:
         lines = money.splitlines()
         assert any(line.split("=")[0].strip() == key for line in lines), f"the example task has no {key}"
         money = "\n".join(f"{key} = {value}" if line.split("=")[0].strip() == key else line for line in lines)
-    return head + TINY.format(seed=plan.seed, checks=checks) + '\n[merge]\nrule = "mean"\n\n' + money
+    return (
+        head + TINY.format(seed=plan.seed, checks=checks) + '\n[merge]\nrule = "mean"\n\n' + sections + money
+    )
 
 
 @contextmanager
-def small_world(folder: Path, plan: DemoPlan, **economy: str) -> Iterator[tuple[World, Spectator]]:
+def small_world(
+    folder: Path, plan: DemoPlan, sections: str = "", **economy: str
+) -> Iterator[tuple[World, Spectator]]:
     """Chain, contracts, funded participants and a running publisher; everything ends with the block."""
     with Devnet(folder / "chain") as devnet:
-        world = build(plan, folder, devnet, tiny_task(plan, **economy))
+        world = build(plan, folder, devnet, tiny_task(plan, sections, **economy))
         spectator = Spectator(world.chain, folder / "spectator")
         try:
             start_publisher(world)

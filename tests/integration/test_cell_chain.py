@@ -11,7 +11,7 @@ from commonweight.core.state import WorkState
 from commonweight.nodes import metrics
 from tests.support import small_world, wait_for
 
-pytestmark = [pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.chain, pytest.mark.soak, pytest.mark.timeout(500)]
 
 
 def test_a_cell_of_two_is_paid_and_one_with_a_cheating_member_is_not(tmp_path: Path) -> None:

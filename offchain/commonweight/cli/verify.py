@@ -115,8 +115,11 @@ def _from_chain(root: bytes, network: str, deployment: Path | None, home: Path) 
     from ..core.fold import fold
     from ..core.hashing import abi_sha256
     from ..nodes.leasing import lease_of, place_of
+    from ..nodes.lineage import Lineage
+    from ..nodes.replicas import Replicas
     from ..shardcast.fetch import Library
     from ..shardcast.store import Store
+    from ..tasks.kinds import parameters
     from .commands import connect
 
     chain = connect(network, deployment)
@@ -135,7 +138,11 @@ def _from_chain(root: bytes, network: str, deployment: Path | None, home: Path) 
                     raise CommonweightError("E1906", "the round's beacon block is not there yet", "try again")
                 lease = lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)
                 private = chain.chain_id in LOCAL_CHAINS
-                library = Library(Store(home), lambda: list(state.endpoints.values()), allow_private=private)
+                store = Store(home)
+                library = Library(store, lambda: list(state.endpoints.values()), allow_private=private)
+                lineage = Lineage(library.get, store.put, parameters)
+                lease, start = Replicas(lineage).lease(task, lease)
+                lineage.keep(start)  # nobody ships a replica: everybody derives it
                 return lease, task.spec, library.get
     raise CommonweightError(
         "E1906",

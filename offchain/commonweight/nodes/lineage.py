@@ -71,6 +71,10 @@ class Lineage:
             raise CommonweightError("E1602", f"task {task.id}: the data's length is not the one of its spec")
         return data
 
+    def keep(self, version: ModelVersion) -> bytes:
+        """Put a version that was derived here into the store; its root."""
+        return self._put(version.encode())
+
     def version(self, task: Task, root: bytes) -> ModelVersion:
         """The model version of this name."""
         count = self._parameters(self.spec(task))

@@ -38,6 +38,7 @@ from .jobs import Jobs
 from .leasing import lease_of, place_of
 from .lineage import Lineage, Shelf
 from .metrics import Metrics
+from .replicas import Replicas
 
 log = logging.getLogger("commonweight.node")
 TRANSIENT = ("E1203", "E1206")
@@ -93,6 +94,7 @@ class Node:
         self._said = False
         self.jobs = Jobs(self._job_failed)
         self.lineage = Lineage(self.get, kit.store.put, parameters, Shelf(kit.library, kit.book))
+        self.replicas = Replicas(self.lineage)
         self.versions: dict[int, bytes] = {}
         self.farewell = Farewell(AddressPolicy(kit.chain.chain_id in LOCAL_CHAINS))
         self.stop = threading.Event()

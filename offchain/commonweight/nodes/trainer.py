@@ -100,7 +100,7 @@ class Trainer(Node):
     def _train(self, task: Task, round_: Round, work: Work, lease: Lease) -> bytes:
         key = f"{task.id}:{round_.index}:{work.slot}"
         spec, data = self.lineage.spec(task), self.lineage.data(task)
-        base = self.lineage.version(task, round_.base)
+        lease, base = self.replicas.lease(task, lease)
         blinding = self.kit.journal.recall(f"blinding:{key}") or secrets.token_bytes(32)
         self.kit.journal.remember(f"blinding:{key}", blinding)
         kind = task_kind(spec.kind)

@@ -16,6 +16,7 @@ from ..core.hashing import tagged
 from ..core.spec import Spec
 from ..core.works import StepLeaf, TrajectoryLeaf, unpack
 from ..diloco.inner import SegmentResult, TrainState
+from ..diloco.mixing import MixLeaf
 from ..models import pin
 from . import pretrain, sharing
 from .base import TrainFunction
@@ -181,7 +182,8 @@ def lazy_proof(
 
 def _records(spec: Spec, product: Product) -> list[Record]:
     count = spec.training.segments
-    steps = unpack(StepLeaf, product.artifacts[product.header.step_root], count)
+    listed = product.artifacts[product.header.step_root][: count * merkle.LEAF]
+    steps = unpack(StepLeaf, listed, count)
     trajectories = unpack(TrajectoryLeaf, product.artifacts[product.header.trajectory_root], count)
     return [Record(s, t, product.artifacts[t.proof]) for s, t in zip(steps, trajectories, strict=True)]
 
@@ -209,12 +211,42 @@ def _again(
     return _finish(spec, base, lease, records, states, blinding)
 
 
+def wrong_mix(
+    spec: Spec,
+    data: bytes,
+    base: ModelVersion,
+    lease: Lease,
+    *,
+    blinding: bytes,
+    checkpoint: Checkpoint | None = None,
+) -> Product:
+    """Start somewhere else than the version to start from; in a sparse task, commit to the mix that leads there.
+
+    There it is honest until it has a replica to mix.
+    """
+    if spec.exchange.sparse and not lease.mix:
+        return pretrain.train(spec, data, base, lease, blinding=blinding, checkpoint=checkpoint)
+    weights = base.weights.copy()
+    weights[: weights.size // 2] += 1 << 10
+    start = ModelVersion(weights, base.momentum)
+    if lease.mix:
+        right = MixLeaf.of(lease.mix)
+        lease = replace(lease, mix=replace(right, result=start.root).leaf)
+    product = pretrain.train(spec, data, start, lease, blinding=blinding)
+    end = TrainState.decode(product.artifacts[_records(spec, product)[-1].step.post], weights.size)
+    update = fixed.to_bytes(fixed.make_update(base.weights, end.theta.numpy(), spec.merge))
+    header = replace(product.header, update_root=merkle.root(update))
+    artifacts = product.artifacts | {merkle.root(update): update, header.root: header.encode()}
+    return replace(product, header=header, artifacts=artifacts, cheated=True)
+
+
 CHEATS: dict[str, TrainFunction] = {
     "skip-steps": skip_steps,
     "stale": stale,
     "wrong-data": wrong_data,
     "random": random,
     "lazy-proof": lazy_proof,
+    "wrong-mix": wrong_mix,
 }
 
 

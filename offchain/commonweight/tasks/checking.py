@@ -30,7 +30,7 @@ from ..toploc import steps
 from ..toploc.steps import SKETCH_BYTES, Sketch
 from .base import Fetch
 from .lease import Lease, batches_hash, segment_batches, tokens_hash
-from .opening import Case, Fault, Opened, check_chain, open_work, require
+from .opening import Case, Fault, Opened, check_chain, check_mix, open_work, require
 from .pretrain import cell_update, plain, require_trainable, run, sketch_segment, start_state
 
 Weights = npt.NDArray[np.float32]
@@ -64,6 +64,7 @@ def check(
         if not drawn or len(set(drawn)) != len(drawn) or not set(drawn) <= set(range(spec.training.segments)):
             raise CommonweightError("E1605", f"{drawn} are no segments to draw of {spec.training.segments}")
         opened = open_work(case)
+        check_mix(case, opened)
         for index in range(len(opened.steps)):
             check_chain(case, opened, index)
         proofs = {}
@@ -100,6 +101,8 @@ def judge_leaf(
             check_chain(case, opened, leaf)
             check_data(case, opened, leaf)
             replay(case, opened, leaf, read_sketches(case, opened)[leaf])
+        elif tree == TREE_STEPS and leaf == spec.training.segments:
+            check_mix(case, opened)
         elif tree == TREE_TRAJECTORIES and leaf < spec.training.segments:
             proofs = read_proofs(case, opened, leaf)
             check_activations(case, leaf, rerun(case, opened, leaf)[1], proofs)

@@ -22,7 +22,11 @@ TRAJECTORY_LEAF_BYTES = 72
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One slot of a round, claimed; ``seed`` decides its data (see `core.seeds.lease_seed`)."""
+    """One slot of a round, claimed; ``seed`` decides its data (see `core.seeds.lease_seed`).
+
+    ``base`` names the version that training starts from: the round's, or in a sparse task the trainer's own replica.
+    ``mix`` is the leaf of the mixing step that led to that replica, and empty where there was none.
+    """
 
     chain_id: int
     tasks: bytes
@@ -32,6 +36,7 @@ class Lease:
     trainer: bytes
     base: bytes
     seed: bytes
+    mix: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,7 @@ def assemble_leaves(
 
     ``sketches`` is the root of the segments' sketches, zero for kinds that replay exactly and have none.
     """
-    step_list, trajectory_list = pack(steps), pack(trajectories)
+    step_list, trajectory_list = pack(steps) + lease.mix, pack(trajectories)
     meta = codec.encode(
         Meta(
             chain_id=lease.chain_id,
@@ -192,7 +197,7 @@ def assemble_leaves(
         trajectory_root=merkle.root(trajectory_list),
         trajectory_count=len(trajectories),
         step_root=merkle.root(step_list),
-        step_count=len(steps),
+        step_count=len(step_list) // merkle.LEAF,
         meta_root=merkle.root(meta),
     )
     artifacts[header.root] = header.encode()

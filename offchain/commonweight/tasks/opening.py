@@ -63,7 +63,7 @@ class Opened:
     """A commitment whose parts fit together; ``exact``: it was computed in this machine's numeric profile.
 
     ``start``: root of the base version's state, from which the first segment of each of the ``shares`` starts; one
-    share is one machine's.
+    share is one machine's. ``mix``: the leaf behind the segments', where a sparse task's work has one.
     """
 
     header: Header
@@ -73,6 +73,7 @@ class Opened:
     trajectories: tuple[TrajectoryLeaf, ...]
     start: bytes = b""
     shares: tuple[range, ...] = ()
+    mix: bytes = b""
 
     def place(self, index: int) -> int:
         """How many segments the machine that computed segment ``index`` had done before it."""
@@ -86,29 +87,23 @@ def open_work(case: Case) -> Opened:
     try:
         header = Header.decode(case.read(case.root, merkle.LEAF, TREE_HEADER, 0))
         meta = codec.decode(Meta, case.read(header.meta_root, META_BYTES, TREE_HEADER, 0))
-        require(
-            header.step_count == header.trajectory_count == count, "the header does not list every segment"
-        )
+        more = bool(case.lease.mix)
+        complete = header.step_count - more == header.trajectory_count == count
+        require(complete, "the header does not list every segment" + " and the mixing step" * more)
         size = 4 * fixed.padded(parameter_count(spec.model))
         require(header.update_length == size, "the update has another length than the model")
         bind(case, meta)
         size = count * merkle.LEAF
-        leaves = unpack(StepLeaf, case.read(header.step_root, size, TREE_HEADER, 0), count)
+        listed = case.read(header.step_root, size + len(case.lease.mix), TREE_HEADER, 0)
+        leaves, mix = unpack(StepLeaf, listed[:size], count), listed[size:]
         trajectories = unpack(TrajectoryLeaf, case.read(header.trajectory_root, size, TREE_HEADER, 0), count)
     except EncodingError as error:
         raise Fault(TREE_HEADER, 0, f"malformed commitment: {error.message}") from error
     require(meta.end_state == leaves[-1].post, "the end state is not the one of the last segment")
     case.evidence["leaves"] += 2 * count
     start = start_state(case.spec, case.base).root
-    return Opened(
-        header,
-        meta,
-        meta.profile == profile_here(spec),
-        leaves,
-        trajectories,
-        start,
-        layout(spec, leaves, start),
-    )
+    exact = meta.profile == profile_here(spec)
+    return Opened(header, meta, exact, leaves, trajectories, start, layout(spec, leaves, start), mix)
 
 
 def layout(spec: Spec, leaves: Sequence[StepLeaf], start: bytes) -> tuple[range, ...]:
@@ -116,6 +111,17 @@ def layout(spec: Spec, leaves: Sequence[StepLeaf], start: bytes) -> tuple[range,
     task allows count as one, so that the second of them is the leaf at fault."""
     members = sum(leaf.pre == start for leaf in leaves)
     return shares(len(leaves), members if 1 <= members <= spec.exchange.cell else 1)
+
+
+def check_mix(case: Case, opened: Opened) -> None:
+    """The mixing step names the committed states of the neighbours, their weights, and the replica that follows."""
+    if opened.mix != case.lease.mix:
+        raise Fault(
+            TREE_STEPS,
+            len(opened.steps),
+            "the mixing step is not the one of the neighbours' committed states",
+        )
+    case.evidence["mixes"] += bool(opened.mix)
 
 
 def check_chain(case: Case, opened: Opened, index: int) -> None:

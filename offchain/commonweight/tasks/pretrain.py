@@ -158,7 +158,7 @@ def run_share(
     lease: Lease,
     share: range,
     done: Sequence[tuple[bytes, Record]] = (),
-    compute: Compute = run,
+    compute: Compute | None = None,
 ) -> Iterator[tuple[bytes, Record]]:
     """(encoded state, record) of every segment of a share that is not ``done``, computed one after the other.
 
@@ -170,7 +170,7 @@ def run_share(
         state, pre = TrainState.decode(done[-1][0], parameters(spec)), done[-1][1].step.post
     for index in share[len(done) :]:
         batches = segment_batches(spec, data, lease.seed, index)
-        result = compute(spec, state, batches, index - share.start)
+        result = (compute or run)(spec, state, batches, index - share.start)
         result.require_finite()
         encoded = result.state.encode()
         record = record_segment(spec, lease, index, state, result, (pre, merkle.root(encoded)), batches)

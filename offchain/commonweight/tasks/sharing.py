@@ -24,7 +24,6 @@ from .pretrain import (
     parameters,
     profile_here,
     require_trainable,
-    run,
     run_share,
 )
 
@@ -64,7 +63,7 @@ class ShareOrder:
         )
 
 
-def work(body: bytes, artifacts: Mapping[bytes, bytes], compute: Compute = run) -> Iterator[bytes]:
+def work(body: bytes, artifacts: Mapping[bytes, bytes], compute: Compute | None = None) -> Iterator[bytes]:
     """An assistant's part: the pieces of one share. Raises E1601 where it computes in another numeric profile."""
     order = codec.decode(ShareOrder, body)
     try:
