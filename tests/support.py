@@ -38,8 +38,8 @@ topk = 128
 """
 
 
-def tiny_task(plan: DemoPlan, sections: str = "", **economy: str) -> str:
-    """The demo's task with a model that trains in milliseconds; keyword arguments replace economy lines.
+def tiny_task(plan: DemoPlan, sections: str = "", codec: str = "none", **economy: str) -> str:
+    """The demo's task with a model that trains in milliseconds, updates in ``codec``; others replace economy lines.
 
     ``sections``: further TOML.
     """
@@ -54,7 +54,13 @@ def tiny_task(plan: DemoPlan, sections: str = "", **economy: str) -> str:
         assert any(line.split("=")[0].strip() == key for line in lines), f"the example task has no {key}"
         money = "\n".join(f"{key} = {value}" if line.split("=")[0].strip() == key else line for line in lines)
     return (
-        head + TINY.format(seed=plan.seed, checks=checks) + '\n[merge]\nrule = "mean"\n\n' + sections + money
+        head
+        + TINY.format(seed=plan.seed, checks=checks)
+        + '\n[merge]\nrule = "mean"\ncodec = "'
+        + codec
+        + '"\n\n'
+        + sections
+        + money
     )
 
 

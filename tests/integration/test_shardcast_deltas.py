@@ -69,7 +69,7 @@ def work(
     return merge_version(place.store, place.book, record, parts, round_)
 
 
-@pytest.mark.parametrize("codec", ["none", "int8", "int4", "2bit", "topk"])
+@pytest.mark.parametrize("codec", ["none", "int8", "int4", "2bit", "topk8", "topk"])
 def test_a_version_comes_by_its_updates(places: tuple[Place, Place], codec: str) -> None:
     ours, theirs = places
     base = start(ours, theirs)

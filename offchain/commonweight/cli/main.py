@@ -31,6 +31,7 @@ def _group(name: str, help_: str) -> typer.Typer:
 key_app = _group("key", "Key files (Web3 keystore v3).")
 devnet_app = _group("devnet", "A local chain with its state on disk.")
 contracts_app = _group("contracts", "Deploy and check the contracts.")
+network_app = _group("network", "Chains that are known by name.")
 task_app = _group("task", "Write, check and publish training tasks.")
 rl_commands(_group("rl", "Reinforcement learning on this machine, without a chain."))
 app.add_typer(artifact_app, name="artifact")
@@ -49,8 +50,14 @@ PublicUrl = Annotated[str, typer.Option(help="URL others reach this node at, if 
 TaskId = Annotated[int, typer.Option("--task", "-t", help="Number of the task.")]
 Done = Annotated[bool, typer.Option("--exit-when-done", help="Stop once the task is over and paid out.")]
 Seats = Annotated[int, typer.Option(min=1, max=64, help="Seats that a validator holds.")]
+StoreGib = Annotated[
+    float, typer.Option(min=0.001, help="Room for artifacts, in GiB; what was used longest ago goes first.")
+]
 Leases = Annotated[int, typer.Option(min=1, max=64, help="Leases that a trainer takes of each round.")]
 Attack = Annotated[str, typer.Option(hidden=True)]
+Rollouts = Annotated[
+    bool, typer.Option("--rollouts", help="A small device's trainer: take leases of rollouts only.")
+]
 JsonOut = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -199,19 +206,50 @@ def contracts_deploy(
         bool, typer.Option("--test-token", help="Create a token that anybody can mint.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Deployment file to write.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and its maximum cost; send nothing.")
+    ] = False,
 ) -> None:
     """Deploy the contracts and write the deployment file."""
-    from .commands import deploy as run
+    from .commands import deploy, deploy_plan
 
-    run(network, key, password_file, token, test_token, out)
+    if dry_run:
+        deploy_plan(network, key, token, test_token, out)
+    else:
+        deploy(network, key, password_file, token, test_token, out)
 
 
 @contracts_app.command("check")
-def contracts_check(network: Network = "anvil", deployment: Deployment = None) -> None:
-    """Compare chain id and code hashes with the deployment file."""
+def contracts_check(
+    network: Network = "anvil",
+    deployment: Deployment = None,
+    arguments: Annotated[
+        bool,
+        typer.Option("--arguments", help="Print constructor arguments, as block explorers ask for them."),
+    ] = False,
+) -> None:
+    """Compare chain id and code with the deployment file and with this package."""
     from .commands import check as run
 
-    run(network, deployment)
+    run(network, deployment, arguments)
+
+
+@network_app.command("list")
+def network_list() -> None:
+    """Known networks: chain id, confirmations, and the variable that holds the RPC address."""
+    from .commands import network_list as run
+
+    run()
+
+
+@network_app.command("brownie")
+def network_brownie(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("build/brownie-networks.yaml"),
+) -> None:
+    """Write the known networks for `brownie networks import`."""
+    from .commands import network_brownie as run
+
+    run(path)
 
 
 @task_app.command("init")
@@ -271,11 +309,13 @@ def _role_command(role: str, help_: str) -> typer.Typer:
         exit_when_done: Done = False,
         attack: Attack = "none",
         seats: Seats = 1,
+        rollouts: Rollouts = False,
+        store_gib: StoreGib = 64.0,
     ) -> None:
         from ..nodes.wiring import run_node
 
         where = (network, deployment, task, listen, public_url, exit_when_done)
-        run_node(_node(role, home, key, password_file, *where, attack, seats))
+        run_node(_node(role, home, key, password_file, *where, attack, seats, 1, rollouts, store_gib))
 
     group.command("run", help=f"Run a {role} until Ctrl-C, or until the task is done.")(run)
     return group
@@ -387,9 +427,12 @@ def status(
 def verify(
     work: Annotated[str, typer.Argument(help="Root of a work (64 hex digits), or a file that --save wrote.")],
     folder: Annotated[
-        Path | None, typer.Option(help="Take artifacts from this folder and ask no chain.")
+        Path | None,
+        typer.Option(help="Take artifacts from this folder; asks no chain unless --network is given."),
     ] = None,
-    network: Network = "anvil",
+    network: Annotated[
+        str | None, typer.Option("--network", "-n", help="Network name or RPC URL; anvil without --folder.")
+    ] = None,
     deployment: Deployment = None,
     segments: Annotated[str, typer.Option(help="Segments to train again, such as 0,3; all if absent.")] = "",
     save: Annotated[Path | None, typer.Option(help="Write the verdict's evidence to this file.")] = None,
@@ -434,6 +477,8 @@ def _node(
     attack: str = "none",
     seats: int = 1,
     leases: int = 1,
+    rollouts: bool = False,
+    store_gib: float = 64.0,
 ) -> Any:
     """Node configuration from command-line options."""
     from ..chain.networks import resolve
@@ -458,17 +503,34 @@ def _node(
         public_url=public_url,
         seats=seats,
         leases=leases,
+        rollouts=rollouts,
+        store_bytes=int(store_gib * (1 << 30)),
     )
 
 
 def main() -> NoReturn:
-    """Entry point: errors an operator can act upon are one line and exit status 1."""
+    """Entry point. Errors are one line: exit status 1, or 2 when the command line itself is wrong."""
     try:
-        app(standalone_mode=True)
+        status = app(standalone_mode=False)
     except CommonweightError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except typer.TyperException as error:
+        print(_usage(error), file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _usage(error: typer.TyperException) -> str:
+    """One line for a wrong command line; a group named without a command gets its help instead."""
+    context = getattr(error, "ctx", None)
+    message = str(getattr(error, "message", error)).strip()
+    if context is None or "\n" in message:
+        return message
+    if isinstance(error, typer.BadParameter):
+        message = error.format_message()
+    hint = f"see `{context.command_path} --help`"
+    return str(CommonweightError("E1908", " ".join(message.split()), hint))

@@ -65,6 +65,7 @@ class Evidence:
     """A verdict with everything that repeating it takes: all else are artifacts, by their roots.
 
     ``mix``: in a sparse task the leaf of the mixing step before this work, in hexadecimal.
+    ``rollout`` and ``sources``: as of the lease.
     """
 
     chain_id: U64
@@ -84,6 +85,9 @@ class Evidence:
     leaf: U32
     counts: tuple[Count, ...]
     measures: tuple[Measure, ...]
+    rollout: bool = False
+    sources: tuple[B32, ...] = ()
+    previous: B32 = bytes(32)
     mix: str = ""
 
     def encode(self) -> bytes:

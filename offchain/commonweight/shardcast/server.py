@@ -56,7 +56,7 @@ def create_app(
     """The artifact service. Whatever is not served here, malformed names included, is 404."""
     app = FastAPI(title="Commonweight artifacts", docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False
-    app.add_middleware(Gate, largest=merkle.SHARD if inbox else 0)
+    app.add_middleware(Gate, largest=merkle.SHARD if inbox else 0, limits=limits)
     desk = Desk(store, limits)
 
     @app.get("/v1/health")

@@ -78,12 +78,19 @@ class Draft:
 class Store:
     """Content-addressed store, safe to use from several threads of one process."""
 
-    def __init__(self, folder: Path, quota: int = LIMITS.store_bytes, floor: int = LIMITS.free_bytes) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        quota: int = LIMITS.store_bytes,
+        floor: int = LIMITS.free_bytes,
+        task: int | None = None,
+    ) -> None:
         """Open or create the store. ``quota``: bytes it may hold; ``floor``: bytes to leave free on the disk.
 
-        Raises E1404 when the folder cannot be used.
+        ``task``: what is kept or read from now on belongs to it, see `assign`. Raises E1404 when the folder cannot be
+        used.
         """
-        self.folder, self.quota, self.floor = folder, quota, floor
+        self.folder, self.quota, self.floor, self.task = folder, quota, floor, task
         self._lock = threading.RLock()
         self._kept: dict[bytes, _Entry] = {}
         self._partial: dict[bytes, _Entry] = {}
@@ -121,7 +128,7 @@ class Store:
             place = PUBLIC if published else PRIVATE
             with disk_errors(self.folder):
                 write_atomic(self._path(place, root), data)
-            self._kept[root] = _Entry(place, len(data), time.time())
+            self._keep(root, place, len(data))
         self._cache(root, manifest)
         return root
 
@@ -182,7 +189,7 @@ class Store:
                 with disk_errors(self.folder):
                     os.replace(scratch, self._path(place, root))
                     sync_folder(self.folder / place)
-                self._kept[root] = _Entry(place, manifest.length, time.time())
+                self._keep(root, place, manifest.length)
             if place == PUBLIC:
                 self.publish(root)
         self._cache(root, manifest)
@@ -264,14 +271,26 @@ class Store:
     def pin(self, root: bytes) -> None:
         """Never evict this artifact, also after a restart, until `unpin`. Unpublished ones need no pin."""
         with self._lock, disk_errors(self.folder):
-            write_atomic(self._path(PINS, root), b"")
-            self._pinned.add(root)
+            if root not in self._pinned:
+                write_atomic(self._path(PINS, root), b"")
+                self._pinned.add(root)
 
     def assign(self, root: bytes, task: int) -> None:
         """Say which task an artifact belongs to: when room is needed, the task used longest ago goes first."""
         with self._lock, disk_errors(self.folder):
-            write_atomic(self._path(TASKS, root), str(task).encode(), durable=False)
-            self._tasks[root] = task
+            if self._tasks.get(root) != task:
+                write_atomic(self._path(TASKS, root), str(task).encode(), durable=False)
+                self._tasks[root] = task
+
+    def task_of(self, root: bytes) -> int | None:
+        """The task that an artifact was last assigned to."""
+        return self._tasks.get(root)
+
+    @property
+    def pinned(self) -> frozenset[bytes]:
+        """Artifacts that are not evicted."""
+        with self._lock:
+            return frozenset(self._pinned)
 
     def unpin(self, root: bytes) -> None:
         """Let this artifact be evicted again."""
@@ -431,7 +450,7 @@ class Store:
             os.replace(partial.path, self._path(PUBLIC, partial.root))
             sync_folder(self.folder / PUBLIC)
             self._partial.pop(partial.root, None)
-            self._kept[partial.root] = _Entry(PUBLIC, partial.manifest.length, time.time())
+            self._keep(partial.root, PUBLIC, partial.manifest.length)
 
     def _deactivate(self, root: bytes, partial: Partial | None) -> None:
         with self._lock:
@@ -458,6 +477,11 @@ class Store:
                 continue  # not ours: never opened, never counted, never removed
             table = self._partial if place == PARTIAL else self._kept
             table[root] = _Entry(place, info.st_size, max(info.st_atime, info.st_mtime))
+
+    def _keep(self, root: bytes, place: str, size: int) -> None:
+        self._kept[root] = _Entry(place, size, time.time())
+        if self.task is not None:
+            self.assign(root, self.task)
 
     def _present(self, root: bytes) -> bool:
         """True when the file is really there: a person may have deleted it."""
@@ -490,6 +514,8 @@ class Store:
     def _touch(self, root: bytes) -> None:
         entry = self._kept[root]
         entry.used = time.time()
+        if self.task is not None:
+            self.assign(root, self.task)
         path = self._path(entry.place, root)
         with contextlib.suppress(OSError):
             # the access time only: the modification time says whether a file is still the one that was hashed
@@ -553,8 +579,9 @@ class Store:
                 if used + size <= self.quota and free >= size + self.floor:
                     break
                 (self._partial if entry.place == PARTIAL else self._kept).pop(root)
-                self._path(entry.place, root).unlink(missing_ok=True)
-                self._path(MANIFESTS, root).unlink(missing_ok=True)
+                self._tasks.pop(root, None)
+                for place in (entry.place, MANIFESTS, TASKS):
+                    self._path(place, root).unlink(missing_ok=True)
                 used, free = used - entry.size, free + entry.size
 
     def _last_use(self) -> Callable[[tuple[bytes, _Entry]], tuple[float, float]]:

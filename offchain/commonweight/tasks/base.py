@@ -46,6 +46,10 @@ class ShareFunction(Protocol):
     ) -> Product: ...
 
 
+CheckFunction = Callable[[Spec, bytes, ModelVersion, Lease, bytes, Iterable[int], Fetch], Verdict]
+"""Spec, data, base, lease, work root, drawn segments, fetch: a seat's verdict on a work."""
+
+
 class TaskKind(Protocol):
     """What is trained, and how anybody checks that it was. Pure but for ``checkpoint`` and ``fetch``."""
 

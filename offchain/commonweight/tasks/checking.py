@@ -18,7 +18,7 @@ import numpy.typing as npt
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .. import toploc
-from ..core import fixed, merkle
+from ..core import merkle
 from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import ModelVersion
 from ..core.spec import Spec
@@ -31,7 +31,8 @@ from ..toploc.steps import SKETCH_BYTES, Sketch
 from .base import Fetch
 from .lease import Lease, batches_hash, segment_batches, tokens_hash
 from .opening import Case, Fault, Opened, check_chain, check_mix, open_work, require
-from .pretrain import cell_update, plain, require_trainable, run, sketch_segment, start_state
+from .pretrain import plain, require_trainable, run, sketch_segment, start_state
+from .updates import Update
 
 Weights = npt.NDArray[np.float32]
 NOT_SERVED = "E1502"
@@ -71,7 +72,10 @@ def check(
         for index in drawn:
             check_data(case, opened, index)
             proofs[index] = read_proofs(case, opened, index)
-        ends = check_update(case, opened)
+        ends = end_states(case, opened)
+        update = update_of(case, opened, ends)
+        update.check_lanes()
+        update.check_names()
         sketches = check_sketches(case, opened, ends)
         for index in drawn:
             result = replay(case, opened, index, sketches[index])
@@ -94,9 +98,11 @@ def judge_leaf(
         if leaf >= WITHHELD - 1:
             check_available(case, opened)
         elif tree == TREE_HEADER:
-            check_sketches(case, opened, end_states(case, opened))
+            ends = end_states(case, opened)
+            check_sketches(case, opened, ends)
+            update_of(case, opened, ends).check_names()
         elif tree == TREE_UPDATE:
-            check_update(case, opened, leaf)
+            update_of(case, opened, end_states(case, opened)).check_lanes(leaf)
         elif tree == TREE_STEPS and leaf < spec.training.segments:
             check_chain(case, opened, leaf)
             check_data(case, opened, leaf)
@@ -138,36 +144,17 @@ def _state(case: Case, root: bytes, tree: int, leaf: int) -> TrainState:
         raise Fault(tree, leaf, f"malformed state: {error.message}") from error
 
 
-def end_states(case: Case, opened: Opened) -> list[Weights]:
-    """The weights behind the last segment of each machine's share, as committed; float32 ``(n,)`` each."""
+def end_states(case: Case, opened: Opened) -> Weights:
+    """The weights behind the last segment of each machine's share, as committed: float32 ``(machines, n)``."""
     last = [share[-1] for share in opened.shares]
-    return [_state(case, opened.steps[i].post, TREE_STEPS, i).theta.numpy() for i in last]
+    return np.stack([_state(case, opened.steps[i].post, TREE_STEPS, i).theta.numpy() for i in last])
 
 
-def check_update(case: Case, opened: Opened, only: int | None = None) -> list[Weights]:
-    """The update is exactly the quantised difference of base and end state (in leaf ``only``, if given); for a cell
-    the integer mean of its machines' differences. Returns the weights of the end states."""
-    count = parameter_count(case.spec.model)
-    ends = end_states(case, opened)
-    try:
-        update = fixed.decode_update(
-            case.read(opened.header.update_root, 4 * fixed.padded(count), TREE_UPDATE, 0), count
-        )
-        right = cell_update(case.base, ends, case.spec.merge)
-    except EncodingError as error:
-        raise Fault(TREE_UPDATE, 0, f"malformed update: {error.message}") from error
-    wrong = (update != right).nonzero()[0] // fixed.LANES_PER_LEAF
-    if wrong.size and (only is None or only in wrong):
-        leaf = int(wrong[0]) if only is None else only
-        raise Fault(TREE_UPDATE, leaf, f"the update is not the one of {_ends(ends)}")
-    case.evidence["update_lanes"] += count
+def update_of(case: Case, opened: Opened, ends: Weights) -> Update:
+    """The committed update beside the one that the end state gives, or the mean of the ends of a cell's machines."""
     if len(ends) > 1:
         case.evidence["cell_members"] += len(ends)
-    return ends
-
-
-def _ends(ends: list[Weights]) -> str:
-    return "the end state" if len(ends) == 1 else f"the {len(ends)} machines' end states"
+    return Update.of(case, opened.header, opened.meta, ends)
 
 
 def read_sketches(case: Case, opened: Opened) -> list[Sketch]:
@@ -181,7 +168,7 @@ def read_sketches(case: Case, opened: Opened) -> list[Sketch]:
         raise Fault(TREE_HEADER, 0, f"malformed sketches: {error.message}") from error
 
 
-def check_sketches(case: Case, opened: Opened, ends: list[Weights]) -> list[Sketch]:
+def check_sketches(case: Case, opened: Opened, ends: Weights) -> list[Sketch]:
     """The segments' sketches add up to the way from the base version to the end state, or of a cell's machines'."""
     sketches = read_sketches(case, opened)
     start = start_state(case.spec, case.base).theta.numpy()
@@ -312,7 +299,7 @@ def check_activations(case: Case, index: int, result: SegmentResult, proofs: top
 
 def check_available(case: Case, opened: Opened) -> None:
     """Every artifact that the work names can be fetched."""
-    check_update(case, opened)
+    update_of(case, opened, end_states(case, opened)).check_lanes()
     read_sketches(case, opened)
     v, context = case.spec.verification, case.spec.model.context
     chunks = toploc.chunk_count(case.spec.training.batch * context, v.chunk)

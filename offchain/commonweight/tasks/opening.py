@@ -10,13 +10,22 @@ from ..core import codec, fixed, merkle
 from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import ModelVersion
 from ..core.spec import Spec
-from ..core.works import TREE_HEADER, TREE_STEPS, Header, Meta, StepLeaf, TrajectoryLeaf, unpack
+from ..core.works import (
+    META_BYTES,
+    NONE,
+    TREE_HEADER,
+    TREE_STEPS,
+    Header,
+    Meta,
+    StepLeaf,
+    TrajectoryLeaf,
+    unpack,
+)
 from ..models import parameter_count
 from .base import Fetch
 from .lease import Lease, shares
 from .pretrain import profile_here, start_state
 
-META_BYTES = 4096
 TOO_LARGE = "E1103"
 
 
@@ -154,6 +163,10 @@ def bind(case: Case, meta: Meta) -> None:
         # Where no distance is tolerated, only the pinned profile can have computed it.
         profile=meta.profile if spec.verification.tolerance else spec.verification.profile,
         sketches=meta.sketches,
+        sources=lease.sources,
+        wire=meta.wire,
+        residual=meta.residual,
+        previous=lease.previous if meta.previous != NONE else NONE,
     )
     for name in Meta.__dataclass_fields__:
         require(getattr(meta, name) == getattr(wanted, name), f"the work is bound to another {name}")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
@@ -35,6 +34,7 @@ from .lease import (
     Record,
     assemble,
     batches_hash,
+    make_update,
     require_text,
     segment_batches,
     shares,
@@ -189,18 +189,9 @@ def assemble_shares(
     """Commit to (encoded state, record) of all segments, in order, as ``members`` machines computed them."""
     states, records = [state for state, _ in done], [record for _, record in done]
     last = [share[-1] for share in shares(len(states), members)]
-    ends = [TrainState.decode(states[i], parameters(spec)).theta.numpy() for i in last]
-    update = fixed.to_bytes(cell_update(base, ends, spec.merge))
+    ends = np.stack([TrainState.decode(states[i], parameters(spec)).theta.numpy() for i in last])
+    update = make_update(spec, base, ends, lease)
     return assemble(spec, lease, records, states, update, blinding, profile=profile_here(spec))
-
-
-def cell_update(base: ModelVersion, ends: Sequence[npt.NDArray[np.float32]], merge: MergeSpec) -> fixed.Lanes:
-    """Floor mean of the updates that lead from the base version to each machine's end weights."""
-    total = np.zeros(base.weights.size, dtype=np.int64)
-    for end in ends:
-        total += fixed.make_update(base.weights, end, merge)
-    lanes: fixed.Lanes = (total // len(ends)).astype(np.int32)
-    return lanes
 
 
 def _resume(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..core.errors import EncodingError
 from ..core.spec import VerificationSpec
+from . import fast
 from .field import Ints, P, evaluate, interpolate
 from .topk import NOT_FINITE, Bits, injective_moduli, select, select_on_device
 
@@ -152,9 +153,43 @@ def verify(hidden: Tensor, proofs: Proofs, topk: int, chunk: int) -> ProofStats:
 
     Raises `EncodingError` when the number of proofs is not the number of chunks, or as `build` does.
     """
-    top, own = _top(hidden, topk, chunk)
-    if len(top) != len(proofs):
-        raise EncodingError(f"{len(top)} chunks need as many proofs, not {len(proofs)}")
+    exponents, mantissas, signs, hits = _statistics(hidden, proofs, topk, chunk)
+    return ProofStats(
+        chunks=len(proofs),
+        exponent_mismatches=int(exponents.max()),
+        mantissa_mean=float(mantissas.max()),
+        sign_mismatches=int(signs.max()),
+        control_hits=int(hits.max()),
+        score=float((mantissas + 8 * exponents / topk).mean()),
+    )
+
+
+def _statistics(hidden: Tensor, proofs: Proofs, topk: int, chunk: int) -> tuple[Ints, Floats, Ints, Ints]:
+    """Per chunk: exponents that differ, mean mantissa error, signs that differ, control points that look filled."""
+    compiled = fast.kernels(hidden.numel()) if hidden.device.type == "cpu" else None
+    if compiled is None:
+        top, own = _top(hidden, topk, chunk)
+        _require_count(len(top), proofs)
+        return _compared(top, own, proofs, topk)
+    parts = _split(bf16_bits(hidden), topk, chunk)
+    _require_count(sum(len(rows) for rows in parts), proofs)
+    out, done = np.empty((len(proofs), 4), dtype=np.int64), 0
+    for rows in parts:
+        part = slice(done, done + len(rows))
+        moduli, coefficients = proofs.moduli[part], np.ascontiguousarray(proofs.coefficients[part])
+        if not compiled.judge(rows, moduli, coefficients, CONTROL_EVERY, NOT_FINITE, out[part]):
+            raise EncodingError("activations are not finite")
+        done += len(rows)
+    return out[:, 0], _means(out[:, 1], out[:, 0], topk), out[:, 2], out[:, 3]
+
+
+def _require_count(chunks: int, proofs: Proofs) -> None:
+    if chunks != len(proofs):
+        raise EncodingError(f"{chunks} chunks need as many proofs, not {len(proofs)}")
+
+
+def _compared(top: Ints, own: Ints, proofs: Proofs, topk: int) -> tuple[Ints, Floats, Ints, Ints]:
+    """`_statistics` from the verifier's top indices and its values there."""
     moduli = proofs.moduli[:, None]
     residues = top % moduli
     # Half a modulus away from a top index lies nothing in particular, and the prover cannot know where that is.
@@ -164,14 +199,8 @@ def verify(hidden: Tensor, proofs: Proofs, topk: int, chunk: int) -> ProofStats:
     own_exponents = own >> 7 & 0xFF
     seen = claimed[:, topk:] >> 7 & 0xFF
     low, high = own_exponents.min(axis=1, keepdims=True), own_exponents.max(axis=1, keepdims=True)
-    return ProofStats(
-        chunks=len(top),
-        exponent_mismatches=int(exponents.max()),
-        mantissa_mean=float(mantissas.max()),
-        sign_mismatches=int(((own >> 15) != (claimed[:, :topk] >> 15)).sum(axis=1).max()),
-        control_hits=int(((seen >= low) & (seen <= high)).sum(axis=1).max()),
-        score=float((mantissas + 8 * exponents / topk).mean()),
-    )
+    signs = ((own >> 15) != (claimed[:, :topk] >> 15)).sum(axis=1)
+    return exponents, mantissas, signs, ((seen >= low) & (seen <= high)).sum(axis=1)
 
 
 def compare(own: Ints, claimed: Ints) -> tuple[Ints, Floats]:
@@ -180,8 +209,13 @@ def compare(own: Ints, claimed: Ints) -> tuple[Ints, Floats]:
     exponent = (differ & 0x7F80) != 0
     mismatches = exponent.sum(axis=1)
     errors = np.where(exponent, 0, np.abs((own & 0x7F) - (claimed & 0x7F))).sum(axis=1)
-    same = own.shape[1] - mismatches
-    return mismatches, np.where(same > 0, errors / np.maximum(same, 1), WORST_MANTISSA)
+    return mismatches, _means(errors, mismatches, own.shape[1])
+
+
+def _means(errors: Ints, mismatches: Ints, topk: int) -> Floats:
+    """Mean mantissa error of each chunk over the positions whose exponents agree."""
+    same = topk - mismatches
+    return np.where(same > 0, errors / np.maximum(same, 1), WORST_MANTISSA)
 
 
 def fault(stats: ProofStats, topk: int, v: VerificationSpec) -> str:

@@ -174,8 +174,7 @@ def build(plan: DemoPlan, folder: Path, devnet: Devnet, task_text: str) -> World
         role = name.split("-")[0]
         add_person(world, name, role, working if role == "trainer" else seat + 2 * economy.merge_bond)
     # Set-up had a block per transaction; from here time passes as on a public chain.
-    chain.rpc.call("evm_setAutomine", False)
-    chain.rpc.call("evm_setIntervalMining", BLOCK_SECONDS)
+    devnet.mine_by_the_clock(BLOCK_SECONDS)
     return world
 
 
