@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import chain as chained
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..core.seeds import is_decoy, mandatory, seal_of
 from ..core.spec import Spec
 from ..core.state import Round, Task, Work, WorkState
 from ..core.works import NONE, Header
+from ..tasks.base import TaskKind, TrainFunction
 from ..tasks.decoys import decoy_of
 from ..tasks.kinds import task_kind
 from ..tasks.lease import Lease, Product
@@ -136,11 +138,11 @@ class Trainer(Node):
     def _train(self, task: Task, round_: Round, work: Work, lease: Lease) -> bytes:
         key = f"{task.id}:{round_.index}:{work.slot}"
         spec, data = self.lineage.spec(task), self.lineage.data(task)
-        base = self.lineage.version(task, round_.base)
+        lease, base = self.replicas.lease(task, lease)
         blinding = self.kit.journal.recall(f"blinding:{key}") or secrets.token_bytes(32)
         self.kit.journal.remember(f"blinding:{key}", blinding)
         kind = task_kind(spec.kind)
-        train = kind.cheats[self.settings.attack] if self.settings.attack != "none" else kind.train
+        train = self._train_function(kind)
         lease = gathered(spec, lease, self.get)
         with self.kit.metrics.timed("train", task=task.id, round=round_.index, slot=work.slot) as extra:
             extra |= {"rollout": lease.rollout, "sources": len(lease.sources)}
@@ -153,6 +155,20 @@ class Trainer(Node):
             extra |= {"loss": product.loss, "cheated": product.cheated, "root": product.root, **product.notes}
         self._keep(key, product)
         return product.root
+
+    def _train_function(self, kind: TaskKind) -> TrainFunction:
+        """Honest, with the cell's machines where there is a cell, or the cheat that this trainer is told to be."""
+        if self.settings.attack in kind.cheats:
+            return kind.cheats[self.settings.attack]
+        cell = self.settings.cell
+        if cell is None:
+            return kind.train
+        if kind.share is None:
+            self.kit.metrics.write(
+                "problem", error="this kind of task is not shared out: the trainer works alone"
+            )
+            return kind.train
+        return partial(kind.share, cell=cell)
 
     def _carrying(self, task: Task, spec: Spec, lease: Lease) -> Lease:
         """The lease with what the update's codec dropped of the work before it; without, where that is lost."""
