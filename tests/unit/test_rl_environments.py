@@ -179,7 +179,7 @@ def test_sizes_lie_within_their_bounds() -> None:
 
 
 def test_a_taskset_of_verifiers_without_the_library_is_refused_by_name() -> None:
-    """Against the library itself: `make test-verifiers`."""
+    """Against the library itself: `make test-extras`."""
     with pytest.raises(CommonweightError) as caught:
         make("verifiers:some-tasks")
     assert caught.value.code == "E1613"

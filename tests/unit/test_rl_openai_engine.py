@@ -154,7 +154,7 @@ def test_an_engine_is_scored_on_held_out_tasks(tmp_path: Path, capsys: pytest.Ca
     key.write_text("hush\n")
     server = Server()
     with served(server) as url:
-        cli.play(path, url, "tiny", 64, 4, True, key)
+        cli.play(path, None, url, "tiny", 64, 4, True, key)
     assert set(server.keys) == {"Bearer hush"}
     every, *each = capsys.readouterr().out.splitlines()[-3:]
     task = tiny_rl()

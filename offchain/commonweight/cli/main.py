@@ -51,7 +51,7 @@ TaskId = Annotated[int, typer.Option("--task", "-t", help="Number of the task.")
 Done = Annotated[bool, typer.Option("--exit-when-done", help="Stop once the task is over and paid out.")]
 Seats = Annotated[int, typer.Option(min=1, max=64, help="Seats that a validator holds.")]
 StoreGib = Annotated[
-    float, typer.Option(min=0.001, help="Room for artifacts, in GiB; what was used longest ago goes first.")
+    float, typer.Option(min=0.0001, help="Room for artifacts, in GiB; what was used longest ago goes first.")
 ]
 Leases = Annotated[int, typer.Option(min=1, max=64, help="Leases that a trainer takes of each round.")]
 Attack = Annotated[str, typer.Option(hidden=True)]

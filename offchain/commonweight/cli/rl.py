@@ -123,12 +123,19 @@ def _evaluate(folder: Path) -> None:
 
 
 def play(
-    task_path: Path, url: str, model: str, count: int, slots: int, ids: bool, key_file: Path | None
+    task_path: Path,
+    folder: Path | None,
+    url: str,
+    model: str,
+    count: int,
+    slots: int,
+    ids: bool,
+    key_file: Path | None,
 ) -> None:
-    """Held-out tasks of a task file's environments, answered by an engine of somebody else, and their rewards."""
+    """Held-out tasks of a task file's environments, answered by a model of somebody else, and their rewards."""
     from ..core.spec import parse_task
+    from ..rl.engine import RolloutEngine, Sampling
     from ..rl.environments import UNIT
-    from ..rl.openai_engine import OpenAIEngine, Sampling
     from ..rl.rollout import Scene
     from ..rl.rollout import play as play_all
     from ..rl.warmup import held_out, solved
@@ -141,12 +148,22 @@ def play(
     bundle = Bundle.decode(grpo.load_data(task, task_path.resolve().parent))
     scene = Scene(bundle.mixture(), bundle.tokens(), task.rl.group, task.rl.max_new, task.model.context)
     rule = Sampling(scene.tokens.stop, scene.max_new, task.rl.temperature)
-    key = key_file.read_text().strip() if key_file else ""
-    engine = OpenAIEngine(url, model, scene.tokens, rule, slots, key, ids)
-    try:
-        rows = play_all(engine, scene, held_out(scene, count))
-    finally:
-        engine.close()
+    todo = held_out(scene, count)
+    if folder is not None:
+        from ..models.transformers_policy import TransformersPolicy
+
+        local = RolloutEngine(rule, slots)
+        local.load(0, TransformersPolicy.load(folder))
+        rows = play_all(local, scene, todo)
+    else:
+        from ..rl.openai_engine import OpenAIEngine
+
+        key = key_file.read_text().strip() if key_file else ""
+        server = OpenAIEngine(url, model, scene.tokens, rule, slots, key, ids)
+        try:
+            rows = play_all(server, scene, todo)
+        finally:
+            server.close()
     for row in rows[:3]:
         said = scene.tokens.decode(row.tokens[row.mask == 1].tolist())
         print(f"{scene.tokens.decode(row.prompt.tolist())!r} > {said!r}: {row.reward / UNIT:.3f}")
@@ -234,18 +251,21 @@ def commands(app: typer.Typer) -> None:
         run_rollout(folder, steps, lag, seed, worker, slowness, patience)
 
     @app.command(
-        "play", help="Let an OpenAI-compatible engine (vLLM, ...) answer held-out tasks, and score it."
+        "play", help="Let a model folder or an OpenAI-compatible engine answer held-out tasks, and score it."
     )
     def _play(
         task: Path,
-        engine: Annotated[str, typer.Option(help="Its address, for example http://127.0.0.1:8000/v1.")],
-        model: Annotated[str, typer.Option(help="The model's name there.")],
+        folder: Annotated[Path | None, typer.Option(help="A folder that transformers can load.")] = None,
+        engine: Annotated[str, typer.Option(help="Or an engine, such as http://127.0.0.1:8000/v1.")] = "",
+        model: Annotated[str, typer.Option(help="The model's name at the engine.")] = "default",
         count: Annotated[int, typer.Option(min=1, max=100_000, help="Tasks.")] = 64,
         slots: Annotated[int, typer.Option(min=1, max=1024, help="Questions at a time.")] = 16,
         ids: Annotated[bool, typer.Option("--ids", help="Exchange token ids, as vLLM can.")] = False,
         key_file: Annotated[Path | None, typer.Option(help="File with the engine's API key.")] = None,
     ) -> None:
-        play(task, engine, model, count, slots, ids, key_file)
+        if (folder is None) == (not engine):
+            raise CommonweightError("E1904", "name one of --folder and --engine", "see --help")
+        play(task, folder, engine, model, count, slots, ids, key_file)
 
     @app.command("describe", help="Print the [model] and [decoder] sections of a Hugging Face folder.")
     def _describe(

@@ -29,7 +29,7 @@ def accepts(state: State, round_: Round, work: Work) -> int:
     if round_.poll is None:
         return 0
     votes = (vote for seat in state.polls[round_.poll].revealed.values() for vote in seat)
-    return sum(counted and read_vote(vote)[0] == work.slot for vote, counted in votes)
+    return sum(counted and read_vote(vote)[::2] == (work.slot, 0) for vote, counted in votes)
 
 
 def usable(state: State, task: Task, rl: RlSpec, round_: Round, work: Work, at: int) -> bool:

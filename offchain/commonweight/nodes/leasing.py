@@ -39,10 +39,12 @@ def with_rollouts(lease: Lease, state: State, task: Task, spec: Spec) -> Lease:
     """The lease with what the spec and the chain say of rollouts: whether it is one, or which ones it learns from."""
     if not spec.rl.rollout_slots:
         return lease
+    rollout = is_rollout(spec.rl, task.params["slots"], lease.slot)
     return replace(
         lease,
-        rollout=is_rollout(spec.rl, task.params["slots"], lease.slot),
+        rollout=rollout,
         sources=sources(state, task, spec.rl, lease.round, lease.slot),
+        previous=NONE if rollout else lease.previous,
     )
 
 

@@ -142,7 +142,8 @@ class Node:
                 self.write_result()
                 break
             self.stop.wait(self.settings.poll_seconds)
-        self.kit.metrics.write("stop", role=self.role)
+        store = self.kit.store
+        self.kit.metrics.write("stop", role=self.role, stored=store.held, evicted=store.evicted)
         self.jobs.close()
 
     def tick(self) -> None:

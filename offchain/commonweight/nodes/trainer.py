@@ -54,11 +54,17 @@ class Trainer(Node):
 
     def _wants(self, slot: int) -> bool:
         """A small device that was told so takes rollout leases only; others take what comes."""
-        return not self.settings.rollouts or self._is_rollout(slot)
+        return not self.settings.rollouts or self._is_rollout(slot) is True
 
-    def _is_rollout(self, slot: int) -> bool:
+    def _is_rollout(self, slot: int) -> bool | None:
+        """None while the spec is not to be had."""
         task = self.task
-        return task is not None and is_rollout(self.lineage.spec(task).rl, task.params["slots"], slot)
+        try:
+            return (
+                None if task is None else is_rollout(self.lineage.spec(task).rl, task.params["slots"], slot)
+            )
+        except CommonweightError:
+            return None
 
     def prepare(self) -> None:
         """Announce where artifacts are served, and move the bonds into the Vault."""
@@ -79,17 +85,23 @@ class Trainer(Node):
         half = (last.begun_at + last.claim_end) // 2
         for work in last.works.values():
             free = work.state is WorkState.CLAIMED and last.beacon is None and self.now < half
-            if work.trainer == self.me and free and not self._is_rollout(work.slot):
+            if work.trainer == self.me and free and self._is_rollout(work.slot) is False:
                 name = f"relinquish:{task.id}:{last.index}:{work.slot}"
                 self.call(name, "Tasks", "relinquish", task.id, last.index, work.slot)
 
     def do_claim(self, task: int, index: int) -> None:
-        """Claim with a sealed secret that is journalled before the chain can see its hash."""
+        """Claim every lease that is wanted and free, each with a sealed secret of its own."""
         found = self.state.tasks[task]
-        if self.state.free.get(self.me, 0) < found.params["bond"]:
-            return
-        held = found.rounds[index].works.values() if index in found.rounds else ()
-        nth = sum(w.trainer == self.me and w.origin is None for w in held)
+        round_ = found.rounds.get(index)
+        works = round_.works.values() if round_ else ()
+        held = sum(w.trainer == self.me and w.origin is None for w in works)
+        vacant = found.params["slots"] - (round_.claimed if round_ else 0)
+        affordable = self.state.free.get(self.me, 0) // found.params["bond"]
+        for nth in range(held, held + min(self.settings.leases - held, vacant, affordable)):
+            self._claim(task, index, nth)
+
+    def _claim(self, task: int, index: int, nth: int) -> None:
+        """Claim with a sealed secret that is journalled before the chain can see its hash."""
         name = _nth(f"{task}:{index}", nth)
         secret = self.kit.journal.recall(f"secret:{name}") or secrets.token_bytes(32)
         self.kit.journal.remember(f"secret:{name}", secret)
@@ -140,7 +152,7 @@ class Trainer(Node):
             if decoy is not None:
                 product = decoy_of(product, decoy)
                 extra["decoy"] = True
-            extra |= {"loss": product.loss, "cheated": product.cheated, "root": product.root}
+            extra |= {"loss": product.loss, "cheated": product.cheated, "root": product.root, **product.notes}
         self._keep(key, product)
         return product.root
 

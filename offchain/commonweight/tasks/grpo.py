@@ -28,7 +28,7 @@ from ..models.decoder import Architecture, Llama, parameter_count
 from ..rl.adapters import Trainable, trainable, trainable_count
 from ..rl.engine import Proving, RolloutEngine, Sampling
 from ..rl.environments import OWN, pinned
-from ..rl.learner import Learned, learn, minibatches
+from ..rl.learner import Learned, StepStats, learn, minibatches
 from ..rl.rollout import Scene, episodes, play
 from ..rl.trajectories import Columns, Trajectory
 from ..rl.warmup import accuracy, warm_start
@@ -242,6 +242,7 @@ class Training:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.states: list[TrainState] = [setting.start]
+        self.stats: list[StepStats] = []
         v = setting.spec.verification
         rule = Sampling(setting.scene.tokens.stop, setting.spec.rl.max_new, setting.spec.rl.temperature)
         self.engine = RolloutEngine(rule, SLOTS, Proving(v.topk, v.chunk))
@@ -280,6 +281,7 @@ class Training:
                 "E1604", "training diverged: weights are not finite", "the task needs a lower training.lr"
             )
         self.states.append(learned.state)
+        self.stats += learned.steps
         encoded = learned.state.encode()
         step = StepLeaf(
             index, before.root, merkle.root(encoded), self.setting.consumed(index, rows), learned.loss
@@ -342,9 +344,25 @@ def finish(
         update = make_update(spec, base, end.numpy(), setting.lease)
         named |= {merkle.root(state): state for _, _, state in done}
     steps = [step for step, _, _ in done]
-    return assemble_leaves(
+    product = assemble_leaves(
         spec, setting.lease, steps, trajectories, named, update, blinding, type(run_).cheats
     )
+    return replace(product, notes=notes(run_.stats))
+
+
+def notes(stats: Sequence[StepStats]) -> dict[str, float]:
+    """What the steps of this process saw: rewards, importance ratios, and how many trajectories taught something."""
+    if not stats:
+        return {}
+    mean = {
+        name: sum(getattr(s, name) for s in stats) / len(stats)
+        for name in ("reward", "kl", "masked", "clipped")
+    }
+    return {
+        **{name: round(value, 5) for name, value in mean.items()},
+        "ratio_max": round(max(s.ratio_max for s in stats), 4),
+        "taught": sum(s.used for s in stats),
+    }
 
 
 def _resume(run_: Training, checkpoint: Checkpoint | None) -> list[tuple[StepLeaf, bytes, bytes]]:

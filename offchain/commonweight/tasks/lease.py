@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -88,12 +89,16 @@ class Checkpoint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A finished work: its header, every artifact behind it, mean loss of the last segment (nats per token)."""
+    """A finished work: its header, every artifact behind it, mean loss of the last segment (nats per token).
+
+    ``notes``: what else the kind has to tell its trainer.
+    """
 
     header: Header
     artifacts: dict[bytes, bytes]
     loss: float
     cheated: bool = False
+    notes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def root(self) -> bytes:

@@ -19,6 +19,7 @@ from ..core.spec import Spec
 from ..core.verdict import Outcome, Verdict
 from ..core.works import (
     META_BYTES,
+    NONE,
     TREE_HEADER,
     TREE_STEPS,
     TREE_TRAJECTORIES,
@@ -168,9 +169,8 @@ class Court:
             require(header.trajectory_count == count, "the header does not list every trajectory")
             size = 0 if self.lease.rollout else 4 * fixed.padded(grpo.parameters(spec))
             require(header.update_length == size, "the update has another length than the lease's")
-            require(
-                not self.lease.rollout or header.update_root == bytes(32), "a rollout lease has no update"
-            )
+            named = (header.update_root, meta.wire, meta.residual, meta.previous)
+            require(not self.lease.rollout or set(named) == {NONE}, "a rollout lease has no update")
             bind(case, meta)
             require(meta.sketches == bytes(32), "this kind has no sketches")
             raw = case.read(header.step_root, segments * merkle.LEAF, TREE_HEADER, 0)

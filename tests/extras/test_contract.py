@@ -1,4 +1,4 @@
-"""The adapter against the real library (`make test-verifiers` installs it in an environment of its own)."""
+"""The adapter against the real library (`make test-extras` installs it in an environment of its own)."""
 
 from __future__ import annotations
 
