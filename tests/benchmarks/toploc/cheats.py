@@ -57,13 +57,9 @@ def _measured(setting: Setting, length: int, weights: np.ndarray, text: bytes, q
     found = steps.separation(rows)
     tolerance = found.tolerance
     missed = sorted({r.name for r in rows if r.sort == "saves" and r.distance <= tolerance})
-    own = {"loss": setting.loss, "arithmetic": setting.arithmetic, "length": length}
-    row = asdict(found) | own | {"margin": found.margin, "tolerance": tolerance, "missed": missed}
-    kept = [r for r in _saved() if any(r[key] != value for key, value in own.items())]
-    order = [(x, y, c) for x in LOSSES for y in LEAST for c in (1, 10)]
-    every = [*kept, row | {"rows": [asdict(r) for r in rows]}]
-    every.sort(key=lambda r: order.index((r["loss"], r["arithmetic"], r["length"])))
-    save("training_cheats", every)
+    own = {"loss": setting.loss, "arithmetic": setting.arithmetic, "length": length, "margin": found.margin}
+    row = asdict(found) | own | {"tolerance": tolerance, "missed": missed, "rows": [asdict(r) for r in rows]}
+    save(_key(setting.loss, setting.arithmetic, length), row)
     name = (
         f"cheats {setting.loss} {setting.arithmetic} c={length}: cheapest ({found.cheat}) over worst honest"
     )
@@ -71,10 +67,14 @@ def _measured(setting: Setting, length: int, weights: np.ndarray, text: bytes, q
     print(judge(f"  cheats missed at tolerance {tolerance:.2g}", len(missed), 0, at_least=False))
 
 
+def _key(loss: str, arithmetic: str, length: int) -> str:
+    return f"training_cheats_{loss}_{arithmetic}_{length}"
+
+
 def _saved() -> list[dict[str, Any]]:
-    rows = json.loads(PATH.read_text()) if PATH.exists() else {}
-    found: list[dict[str, Any]] = rows.get("training_cheats", [])
-    return found
+    rows = json.loads(PATH.read_text())
+    keys = [_key(x, y, c) for x in LOSSES for y in LEAST for c in (1, 10)]
+    return [rows[key] for key in keys if key in rows]
 
 
 def refuse() -> None:
