@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 from commonweight.core import seeds  # noqa: E402
 from commonweight.core.hashing import abi_sha256  # noqa: E402
 from commonweight.core.works import Header  # noqa: E402
+from commonweight.nodes.exhibits import packed  # noqa: E402
 from tests.reference.anvil import TOKEN, Chain  # noqa: E402
 
 SEED = 20_261_124
@@ -246,10 +247,11 @@ def one_proof(bench: Bench, rng: Random, works: int, leaves: int, name: str) -> 
     poll = task.train(made)
     task.vote(poll, {1: [i << 40 for i in range(works)]})
     task.open()
-    proposed, shown = deep(lanes(rng, 2**30), at, 2 * leaves, rng)
+    proposed, shown = deep(lanes(rng, 2**24), at, 2 * leaves, rng)
     bench.send("propose", person(0xF0, 0), "Tasks", "propose", task.id, 0, proposed)
-    proof = (at, 7, shown, w[0], w[1], [fields(h) for h in made], updates)
-    bench.send(name, person(0xE0, 0), "Tasks", "proveMerge", task.id, 0, proof)
+    proof = b"".join(packed(opening) for opening in (shown, w[1], w[0]))
+    proof += b"".join(h.encode() + packed(u) for h, u in zip(made, updates, strict=True))
+    bench.send(name, person(0xE0, 0), "Tasks", "proveMerge", task.id, 0, at, 7, proof)
 
 
 def deep_pair(rng: Random, leaves: int, at: int) -> tuple[bytes, list[tuple[bytes, list[bytes]]]]:
@@ -298,7 +300,7 @@ def main() -> int:
                 bench.send("sit", person(0xC0, i), "Panel", "sit")
             one_round(bench, rng)
             one_dispute(bench, rng)
-            for works, bits in ((4, 10), (16, 10), (16, 17), (16, 22)):
+            for works, bits in ((4, 10), (16, 10), (16, 19), (16, 22)):
                 name = f"proveMerge, {works} updates, 2^{bits + 8} lanes each"
                 one_proof(bench, rng, works, 1 << bits, name)
             result[fork] = report(bench)
