@@ -148,6 +148,10 @@ class Chain:
             function, len(args), self._call(self.addresses[contract], data)
         )
 
+    def create(self, sender: bytes, code: bytes) -> bytes:
+        """Deploy any contract: its address."""
+        return bytes.fromhex(self._transact(sender, code, None)["contractAddress"][2:])
+
     def mine(self, blocks: int = 1, seconds: int = 0) -> None:
         """Let time pass, then mine."""
         if seconds:
