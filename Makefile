@@ -126,11 +126,14 @@ parity: setup ## random calls to the contracts and to their model in Python (ARG
 coverage-contracts: setup ## line and branch coverage of the contracts
 	@$(BIN)/python scripts/coverage.py
 
-mutation: setup ## kill mutants of the contracts (ARGS="--limit 40 --seed 1")
+mutation: setup ## kill mutants of the contracts (ARGS="--sample 120 --seed 7 --minutes 9"; goes on where it stopped)
 	@$(BIN)/python scripts/mutation.py $(ARGS)
 
 slither: setup ## static analysis of the contracts, in an environment of its own
 	@$(BIN)/python scripts/static.py
+
+symbolic: setup ## prove properties of Vault and Exact for every argument, in an environment of its own
+	@$(BIN)/python scripts/symbolic.py $(ARGS)
 
 gas: setup ## gas of every contract test against the snapshot, 2 % allowed
 	@$(NODE)/forge snapshot --snap tests/contracts/gas-snapshot --check --tolerance 2 --no-match-contract "InvariantsTest|AttacksTest" --no-match-test "test_floor|test_lanes|test_trimming|test_noise|test_packing"
