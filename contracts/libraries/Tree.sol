@@ -47,7 +47,7 @@ library Tree {
                 let side := shl(5, and(index, 1))
                 if or(side, lt(add(index, 1), width)) {
                     mstore(add(first, side), top)
-                    mstore(add(first, xor(side, 32)), calldataload(at))
+                    mstore(add(first, sub(32, side)), calldataload(at))
                     at := add(at, 32)
                     if iszero(staticcall(gas(), 2, spot, 65, 0, 32)) { revert(0, 0) }
                     top := mload(0)
@@ -96,12 +96,15 @@ library Tree {
         assembly ("memory-safe") {
             let end := add(out, 1024)
             let unread := sub(256, shl(3, bits))
-            let four := sub(shl(shl(2, bits), 1), 1) // the lower four lanes of eight, then two of four, then one of two
-            let two := mul(sub(shl(shl(1, bits), 1), 1), 0x100000000000000000000000000000001)
+            let all := not(0)
+            let mask := not(shl(bits, all)) // a lane; the lower four lanes of eight, then two of four, then one of two:
+            let four := not(shl(shl(2, bits), all))
+            let two := mul(not(shl(shl(1, bits), all)), 0x100000000000000000000000000000001)
             let upperTwo := shl(shl(1, bits), two)
-            let one := mul(sub(shl(bits, 1), 1), 0x1000000000000000100000000000000010000000000000001)
+            let one := mul(mask, 0x1000000000000000100000000000000010000000000000001)
             let upperOne := shl(bits, one)
-            let bias := mul(shl(sub(bits, 1), 1), 0x100000001000000010000000100000001000000010000000100000001)
+            let bias :=
+                mul(sub(mask, shr(1, mask)), 0x100000001000000010000000100000001000000010000000100000001)
             for {} lt(out, end) {} {
                 let x := shr(unread, calldataload(at))
                 at := add(at, bits)
@@ -144,7 +147,8 @@ library Tree {
     function _bound(uint64 length, bytes32 top) private view returns (bytes32 root) {
         assembly ("memory-safe") {
             let spot := mload(0x40)
-            mstore(spot, or(shl(248, 2), shl(184, length)))
+            mstore8(spot, 2)
+            mstore(add(spot, 1), shl(192, length))
             mstore(add(spot, 9), top)
             if iszero(staticcall(gas(), 2, spot, 41, 0, 32)) { revert(0, 0) }
             root := mload(0)
