@@ -41,12 +41,18 @@ class Chain:
         command += ["--gas-limit", "200000000"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._id = 0
+        try:
+            self._set_up(config or DeployConfig())
+        except BaseException:
+            self._process.kill()
+            self._process.wait(10)
+            raise
+
+    def _set_up(self, config: DeployConfig) -> None:
         self._await_answer()
         self.rpc("anvil_autoImpersonateAccount", True)
         self._rich: set[bytes] = set()
-        record = execute(
-            Ledger(31337, DEPLOYER, self._create, self._call, self._code), config or DeployConfig()
-        )
+        record = execute(Ledger(31337, DEPLOYER, self._create, self._call, self._code), config)
         self.interfaces = {
             name: Interface(name, load_abi("TestToken" if name == "Token" else name))
             for name in record["contracts"]
