@@ -16,7 +16,6 @@ import {
     DecoyProof,
     Header,
     JuryTerms,
-    MergeProof,
     MergeRule,
     Params,
     Round,
@@ -310,8 +309,8 @@ contract Tasks is ITasks, IAsker {
 
     /// Anyone shows one lane of the live proposal and what it was made from. A wrong one drops the proposal, and half of its
     /// bond goes to the finder; a right one answers a contest.
-    function proveMerge(uint256 taskId, uint256 r, MergeProof calldata) external {
-        Merges.prove(_s, _at(taskId, r), msg.data[4:]);
+    function proveMerge(uint256 taskId, uint256 r, uint32 leaf, uint8 lane, bytes calldata proof) external {
+        Merges.prove(_s, _at(taskId, r), leaf, lane, proof);
     }
 
     /// Anyone settles the next round, or drops a proposal whose contested lane nobody showed in time (I15, I16).

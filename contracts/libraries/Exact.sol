@@ -2,59 +2,73 @@
 pragma solidity 0.8.37;
 
 import {Tree} from "./Tree.sol";
-import {DecoyProof, Header, MergeProof, MergeRule, Opening} from "./Types.sol";
+import {DecoyProof, Header, MergeClaim, MergeRule, Opening} from "./Types.sol";
 
 /// Pure integer proofs: what one lane of a merge has to be, and whether a work is the decoy that its secret asked for.
 /// Whatever can be shown to this library needs one honest watcher, and no vote.
 library Exact {
     int256 internal constant UPDATE_LIMIT = 2 ** 15 - 1;
     uint256 internal constant P = 65_497; // the field of activation proofs
+    uint256 private constant HEADER = 224; // bytes of abi.encode(Header)
     uint256 private constant PROOF_AT = 40; // where a trajectory's leaf names its activation proof
 
     error BadOpening(uint256 index);
     error BadHeader(uint256 index);
-    error BadCount(uint256 given, uint256 expected);
+    error BadProof(uint256 read, uint256 length);
 
-    /// True when lane `m.lane` of leaf `m.leaf` of `proposed` is what the rule makes of `base` and the updates.
-    /// `roots[i]` names the i-th accepted work; bit i of `late` says that it entered one round late.
-    /// Reverts unless every opening belongs to the committed artifact of its place.
-    function right(
-        MergeRule memory rule,
-        bytes32 base,
-        bytes32 proposed,
-        bytes32[] memory roots,
-        uint256 late,
-        MergeProof calldata m
-    ) internal view returns (bool) {
-        uint256 half = rule.length / Tree.LEAF;
-        uint256 pos = m.leaf < half ? m.leaf : m.leaf - half;
-        _open(proposed, 2 * rule.length, m.leaf, m.proposed, 0);
-        _open(base, 2 * rule.length, half + pos, m.momentum, 1);
-        if (m.leaf < half) _open(base, 2 * rule.length, pos, m.weights, 2);
-        int256[] memory lanes = _updates(rule, roots, late, pos, m);
-        (int256 momentum, int256 step) = outer(rule, lane(m.momentum.data, m.lane), gradient(rule, lanes));
-        int256 expected = m.leaf < half ? saturate(lane(m.weights.data, m.lane) - step) : saturate(momentum);
-        return lane(m.proposed.data, m.lane) == expected;
+    /// True when lane `c.lane` of leaf `c.leaf` of `c.proposed` is what the rule makes of `c.base` and the updates.
+    /// `proof` shows that leaf, the leaf of the same lane of the base's momentum, of its weights (unless the lane is one of
+    /// the momentum), and for each accepted work its header and the leaf of its update. A leaf is packed (`Tree.unpack`),
+    /// with its siblings behind it. Reverts unless each belongs to the committed artifact of its place.
+    function right(MergeClaim memory c, bytes calldata proof) internal view returns (bool) {
+        uint256 half = c.rule.length / Tree.LEAF;
+        uint256 pos = c.leaf < half ? c.leaf : c.leaf - half;
+        uint64 length = 2 * c.rule.length;
+        (int256 shown_, uint256 at) = _read(c.proposed, length, c.leaf, c.lane, _start(proof), 0);
+        (int256 momentum, int256 weight) = (0, 0);
+        (momentum, at) = _read(c.base, length, half + pos, c.lane, at, 1);
+        if (c.leaf < half) (weight, at) = _read(c.base, length, pos, c.lane, at, 2);
+        int256 g = 0;
+        (g, at) = _gradient(c, pos, at);
+        if (at != _start(proof) + proof.length) revert BadProof(at - _start(proof), proof.length);
+        (int256 next, int256 step) = outer(c.rule, momentum, g);
+        return shown_ == saturate(c.leaf < half ? weight - step : next);
     }
 
-    /// The lane of each update as it counts.
-    function _updates(
-        MergeRule memory rule,
-        bytes32[] memory roots,
-        uint256 late,
-        uint256 pos,
-        MergeProof calldata m
-    ) private view returns (int256[] memory lanes) {
-        uint256 n = roots.length;
-        if (m.headers.length != n) revert BadCount(m.headers.length, n);
-        if (m.updates.length != n) revert BadCount(m.updates.length, n);
-        lanes = new int256[](n);
-        for (uint256 i = 0; i < n; i++) {
-            Header calldata h = m.headers[i];
-            if (Tree.rootOf(h) != roots[i]) revert BadHeader(i);
-            _open(h.updateRoot, rule.length, pos, m.updates[i], 3 + i);
-            lanes[i] = clamped(lane(m.updates[i].data, m.lane), (late >> i) & 1 == 1);
+    /// What the accepted updates make of the claim's lane.
+    function _gradient(MergeClaim memory c, uint256 pos, uint256 at) private view returns (int256, uint256) {
+        int256[] memory lanes = new int256[](c.roots.length);
+        for (uint256 i = 0; i < lanes.length; i++) {
+            Header calldata h;
+            assembly ("memory-safe") {
+                h := at
+            }
+            if (Tree.rootOf(h) != c.roots[i]) revert BadHeader(i);
+            int256 x = 0;
+            (x, at) = _read(h.updateRoot, c.rule.length, pos, c.lane, at + HEADER, 3 + i);
+            lanes[i] = clamped(x, (c.late >> i) & 1 == 1);
         }
+        return (gradient(c.rule, lanes), at);
+    }
+
+    function _start(bytes calldata proof) private pure returns (uint256 at) {
+        assembly ("memory-safe") {
+            at := proof.offset
+        }
+    }
+
+    /// One lane of the packed leaf at place `at` of the call data, which has to be leaf `index` of the named artifact.
+    function _read(bytes32 root, uint64 length, uint256 index, uint256 lane_, uint256 at, uint256 place)
+        private
+        view
+        returns (int256 value, uint256 end)
+    {
+        if (index >= Tree.leaves(length)) revert BadOpening(place);
+        (bytes32 hash, bytes4 word, uint256 path) = Tree.unpack(at, lane_);
+        bytes32 found = 0;
+        (found, end) = Tree.climb(hash, length, index, path);
+        if (found != root) revert BadOpening(place);
+        value = lane(word);
     }
 
     function _open(bytes32 root, uint64 length, uint256 index, Opening calldata opening, uint256 place)
@@ -70,9 +84,9 @@ library Exact {
         return late ? x >> 1 : x;
     }
 
-    /// The little-endian int32 at lane `i` of a leaf.
-    function lane(bytes calldata data, uint256 i) internal pure returns (int256) {
-        uint256 x = uint32(bytes4(data[4 * i:4 * i + 4]));
+    /// The int32 in four little-endian bytes.
+    function lane(bytes4 word) internal pure returns (int256) {
+        uint256 x = uint32(word);
         x = (x >> 24) | ((x >> 8) & 0xff00) | ((x & 0xff00) << 8) | ((x & 0xff) << 24);
         return int32(uint32(x));
     }

@@ -40,25 +40,30 @@ library Leases {
         if (root == 0) revert Tasks.ZeroRoot();
         if (!Rounds.draw(here, rd)) revert Beacon.BeaconMissed(rd.beacon);
         w.state = State.EXPIRED; // the new work is pending in its place
-        bytes32 seal = w.seal;
-        uint256 origin = (here.round << 16 | slot) + 1;
         bytes32 pot = Rounds.potId(here.task, here.round, slot);
         here.round += 1;
-        Round storage next = s.rounds[here.task][here.round];
-        if (next.poll != 0 || block.timestamp >= next.trainEnd) {
+        place = _enter(s, here, slot, w.seal, root);
+        here.vault.shift(pot, address(this), Rounds.potId(here.task, here.round, place), t.params.bond);
+    }
+
+    /// Gives the late work of lease `slot` of the round before a place behind the slots of round `here`.
+    function _enter(Store storage s, Rounds.Where memory here, uint256 slot, bytes32 seal, bytes32 root)
+        private
+        returns (uint256 place)
+    {
+        Round storage rd = s.rounds[here.task][here.round];
+        if (rd.poll != 0 || block.timestamp >= rd.trainEnd) {
             revert Tasks.RoundNotReady(here.task, here.round);
         }
-        if (uint256(next.claimed) + next.late >= 256) revert Tasks.NoRoom(here.task, here.round);
-        next.late += 1;
-        place = 256 - uint256(next.late);
+        if (uint256(rd.claimed) + rd.late >= 256) revert Tasks.NoRoom(here.task, here.round);
+        rd.late += 1;
+        place = 256 - uint256(rd.late);
+        s.lateness[Rounds.potId(here.task, here.round, place)] = ((here.round - 1) << 16 | slot) + 1;
         emit Tasks.Late(here.task, here.round - 1, slot, place);
         emit Tasks.Claimed(here.task, here.round, place, msg.sender, seal);
-        w = s.works[here.task][here.round][place];
+        Work storage w = s.works[here.task][here.round][place];
         (w.trainer, w.seal) = (msg.sender, seal);
-        Rounds.submit(here, place, next, w, root);
-        bytes32 to = Rounds.potId(here.task, here.round, place);
-        s.lateness[to] = origin;
-        here.vault.shift(pot, address(this), to, t.params.bond);
+        Rounds.submit(here, place, rd, w, root);
     }
 
     function openDecoy(

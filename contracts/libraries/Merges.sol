@@ -4,7 +4,7 @@ pragma solidity 0.8.37;
 import {Tasks} from "../Tasks.sol";
 import {Exact} from "./Exact.sol";
 import {Rounds} from "./Rounds.sol";
-import {BURN, Cast, MergeProof, Round, Store, Task} from "./Types.sol";
+import {BURN, Cast, MergeClaim, Round, Store, Task, Work} from "./Types.sol";
 
 /// The merge of a round: a bonded proposal, refuted by arithmetic or not at all. Runs on the storage of Tasks.
 library Merges {
@@ -38,18 +38,15 @@ library Merges {
     }
 
     /// Shows one lane. A wrong one drops the proposal at once; a right one clears the contest that asked for it.
-    /// `call` is the whole call data of `Tasks.proveMerge` behind its selector: it is copied once, and not taken apart.
-    function prove(Store storage s, Rounds.Where memory here, bytes calldata call) external {
-        MergeProof calldata m;
-        assembly ("memory-safe") {
-            m := add(call.offset, calldataload(add(call.offset, 64)))
-        }
+    function prove(Store storage s, Rounds.Where memory here, uint32 leaf, uint8 lane, bytes calldata proof)
+        external
+    {
         (Task storage t, Round storage rd) = _live(s, here);
-        if (!_isRight(s, here, rd, m)) {
-            emit Tasks.Refuted(here.task, here.round, m.leaf, m.lane, msg.sender);
+        if (!Exact.right(_claim(s, here, rd, leaf, lane), proof)) {
+            emit Tasks.Refuted(here.task, here.round, leaf, lane, msg.sender);
             return _drop(here, t, rd, rd.contest == 0 ? msg.sender : rd.challenger);
         }
-        if (rd.contest != (m.leaf << 8 | m.lane) + 1) revert Tasks.NotWrong(m.leaf, m.lane);
+        if (rd.contest != (leaf << 8 | lane) + 1) revert Tasks.NotWrong(leaf, lane);
         emit Tasks.Cleared(here.task, here.round, msg.sender);
         bytes32 pot = Rounds.potId(here.task, here.round, MERGE);
         uint256 bond = t.params.aggBond;
@@ -101,20 +98,21 @@ library Merges {
         here.vault.pay(pot, BURN, bond - bond / 2);
     }
 
-    /// The accepted works by slot, whose roots and lateness the proof has to match.
-    function _isRight(Store storage s, Rounds.Where memory here, Round storage rd, MergeProof calldata m)
+    /// What a proof about this lane has to match: the accepted works by slot, their roots and lateness.
+    function _claim(Store storage s, Rounds.Where memory here, Round storage rd, uint32 leaf, uint8 lane)
         private
         view
-        returns (bool)
+        returns (MergeClaim memory c)
     {
-        bytes32[] memory roots = new bytes32[](rd.merged);
-        (uint256 mask, uint256 late, uint256 n) = (rd.mask, 0, 0);
-        for (uint256 slot = 0; n < roots.length; slot++) {
+        (c.rule, c.base, c.proposed) = (s.rules[here.task], Rounds.model(s, here.task), rd.root);
+        (c.leaf, c.lane, c.roots) = (leaf, lane, new bytes32[](rd.merged));
+        mapping(uint256 slot => Work) storage works = s.works[here.task][here.round];
+        (uint256 mask, uint256 n) = (rd.mask, 0);
+        for (uint256 slot = 0; n < c.roots.length; slot++) {
             if ((mask >> slot) & 1 == 0) continue;
-            if (slot >= rd.claimed) late |= 1 << n;
-            roots[n++] = s.works[here.task][here.round][slot].root;
+            if (slot >= rd.claimed) c.late |= 1 << n;
+            c.roots[n++] = works[slot].root;
         }
-        return Exact.right(s.rules[here.task], Rounds.model(s, here.task), rd.root, roots, late, m);
     }
 
     function _maskFinal(Store storage s, Rounds.Where memory here) private view returns (uint256 since) {

@@ -169,16 +169,15 @@ struct Opening {
     bytes32[] path;
 }
 
-/// Everything that decides one lane of a merge: leaf `leaf` of the proposed version, the leaves of the same lane in the
-/// base version and in each accepted update, ascending by slot, with the headers that name the updates.
-struct MergeProof {
+/// One lane of a proposed version, and what the chain knows of its making.
+struct MergeClaim {
+    MergeRule rule;
+    bytes32 base;
+    bytes32 proposed;
+    bytes32[] roots; // of the accepted works, ascending by slot
+    uint256 late; //    bit i: the i-th of them entered one round late
     uint32 leaf;
     uint8 lane;
-    Opening proposed;
-    Opening weights; // not read when `leaf` is one of the momentum's
-    Opening momentum;
-    Header[] headers;
-    Opening[] updates;
 }
 
 /// Shows that the mandatory trajectory's activation proof is the secret's noise.

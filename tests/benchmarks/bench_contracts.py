@@ -1,6 +1,7 @@
 """Gas of every call on a local Anvil, each its own transaction with cold storage, against the targets.
 
-    python tests/benchmarks/bench_contracts.py       print the table, write build/bench/contracts.json
+    python tests/benchmarks/bench_contracts.py                print the table, write build/bench/contracts.json
+    python tests/benchmarks/bench_contracts.py --peer OUT     and beside the peer's contracts, compiled in OUT
 
 One round of 8 leases and 5 seats, a dispute, and merge proofs over synthetic deep trees (a path of random siblings
 is a path: the root follows from it). Receipts are the measure; wall-clock is none.
@@ -8,6 +9,7 @@ is a path: the root follows from it). Receipts are the measure; wall-clock is no
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from dataclasses import dataclass, field
@@ -22,6 +24,8 @@ sys.path.insert(0, str(ROOT))
 from commonweight.core import seeds  # noqa: E402
 from commonweight.core.hashing import abi_sha256  # noqa: E402
 from commonweight.core.works import Header  # noqa: E402
+from commonweight.nodes.exhibits import packed  # noqa: E402
+from tests.benchmarks import contracts_peer  # noqa: E402
 from tests.reference.anvil import TOKEN, Chain  # noqa: E402
 
 SEED = 20_261_124
@@ -70,7 +74,8 @@ class Bench:
         amount = 100_000 * TOKEN
         self.chain.send(who, "Token", "mint", who, amount)
         self.chain.send(who, "Token", "approve", self.chain.addresses["Vault"], amount)
-        self.send("deposit", who, "Vault", "deposit", amount)
+        first = "" if "deposit (the first of all)" in self.gas else " (the first of all)"
+        self.send("deposit" + first, who, "Vault", "deposit", amount)
 
 
 def node(left: bytes, right: bytes) -> bytes:
@@ -246,10 +251,11 @@ def one_proof(bench: Bench, rng: Random, works: int, leaves: int, name: str) -> 
     poll = task.train(made)
     task.vote(poll, {1: [i << 40 for i in range(works)]})
     task.open()
-    proposed, shown = deep(lanes(rng, 2**30), at, 2 * leaves, rng)
+    proposed, shown = deep(lanes(rng, 2**24), at, 2 * leaves, rng)
     bench.send("propose", person(0xF0, 0), "Tasks", "propose", task.id, 0, proposed)
-    proof = (at, 7, shown, w[0], w[1], [fields(h) for h in made], updates)
-    bench.send(name, person(0xE0, 0), "Tasks", "proveMerge", task.id, 0, proof)
+    proof = b"".join(packed(opening) for opening in (shown, w[1], w[0]))
+    proof += b"".join(h.encode() + packed(u) for h, u in zip(made, updates, strict=True))
+    bench.send(name, person(0xE0, 0), "Tasks", "proveMerge", task.id, 0, at, 7, proof)
 
 
 def deep_pair(rng: Random, leaves: int, at: int) -> tuple[bytes, list[tuple[bytes, list[bytes]]]]:
@@ -282,8 +288,38 @@ def report(bench: Bench) -> dict[str, dict[str, float | int | None]]:
     return rows
 
 
+def beside(ours: dict[str, Any], peer: dict[str, int]) -> dict[str, Any]:
+    """What joining and one paid work cost a worker, there and here."""
+    gas = {name: row["gas"] for name, row in ours.items()}
+    join = ("registerProvider", "whitelistProvider", "addComputeNode", "validateNode", "joinComputePool")
+    rows = {
+        "join": (gas["deposit"], sum(peer[name] for name in join)),
+        "submit": (gas["submit"], peer["submitWork"]),
+        "be paid": (gas["openSeal"], peer["claimRewards"]),
+        "a paid work, all the worker's calls": (
+            gas["claim"] + gas["submit"] + gas["openSeal"],
+            peer["submitWork"] + peer["claimRewards"],
+        ),
+        "take a work back": (gas["reveal with a reject"], peer["invalidateWork (slashes)"]),
+    }
+    print(f"\n{'the peer, call by call':44} {'gas':>10}")
+    for name, used in peer.items():
+        print(f"{name:44} {used:10,}")
+    print(f"\n{'what a worker pays':44} {'ours':>10} {'peer':>10} {'ratio':>6}")
+    found = {}
+    for name, (mine, theirs) in rows.items():
+        found[name] = {"gas": mine, "peer": theirs, "ratio": round(mine / theirs, 3)}
+        print(f"{name:44} {mine:10,} {theirs:10,} {mine / theirs:6.2f}")
+    return {"rows": found, "calls": peer}
+
+
 def main() -> int:
     """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--peer", type=Path, help="folder of the peer's compiled artifacts (contracts_peer.py)"
+    )
+    args = parser.parse_args()
     rng = Random(SEED)
     result: dict[str, Any] = {"seed": SEED, "seats": 5, "leases": 8}
     for fork in ("prague", "cancun"):
@@ -298,10 +334,14 @@ def main() -> int:
                 bench.send("sit", person(0xC0, i), "Panel", "sit")
             one_round(bench, rng)
             one_dispute(bench, rng)
-            for works, bits in ((4, 10), (16, 10), (16, 17), (16, 22)):
+            for works, bits in ((4, 10), (16, 10), (16, 19), (16, 22)):
                 name = f"proveMerge, {works} updates, 2^{bits + 8} lanes each"
                 one_proof(bench, rng, works, 1 << bits, name)
             result[fork] = report(bench)
+            if args.peer:
+                result[fork + " beside the peer"] = beside(
+                    result[fork], contracts_peer.measure(chain, args.peer)
+                )
     target = ROOT / "build" / "bench" / "contracts.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=1) + "\n")

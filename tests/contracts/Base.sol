@@ -59,12 +59,27 @@ interface Vm {
 
 /// Merkle trees as nodes build them.
 library Trees {
+    function leafHash(bytes memory data) internal pure returns (bytes32) {
+        require(data.length == 1024, "a leaf has 1 KiB");
+        return sha256(bytes.concat(hex"00", data));
+    }
+
+    function rootHash(uint64 length, bytes32 top) internal pure returns (bytes32) {
+        return sha256(bytes.concat(hex"02", bytes8(length), top));
+    }
+
+    /// Root of an artifact that fits in one leaf.
+    function single(bytes memory artifact) internal pure returns (bytes32) {
+        uint256 length = artifact.length;
+        return rootHash(uint64(length), leafHash(bytes.concat(artifact, new bytes(1024 - length))));
+    }
+
     function root(bytes[] memory data) internal pure returns (bytes32) {
         bytes32[] memory level = _hashes(data);
         while (level.length > 1) {
             level = _up(level);
         }
-        return Tree.rootHash(uint64(1024 * data.length), level[0]);
+        return rootHash(uint64(1024 * data.length), level[0]);
     }
 
     function open(bytes[] memory data, uint256 index) internal pure returns (Opening memory o) {
@@ -85,7 +100,7 @@ library Trees {
     function _hashes(bytes[] memory data) private pure returns (bytes32[] memory level) {
         level = new bytes32[](data.length);
         for (uint256 i = 0; i < data.length; i++) {
-            level[i] = Tree.leafHash(data[i]);
+            level[i] = leafHash(data[i]);
         }
     }
 
@@ -96,6 +111,70 @@ library Trees {
                 ? sha256(bytes.concat(hex"01", level[2 * i], level[2 * i + 1]))
                 : level[2 * i];
         }
+    }
+}
+
+/// The parts of a merge's proof, before they are packed into one string.
+struct MergeProof {
+    uint32 leaf;
+    uint8 lane;
+    Opening proposed;
+    Opening weights; // empty when `leaf` is one of the momentum's
+    Opening momentum;
+    Header[] headers;
+    Opening[] updates;
+}
+
+/// Proofs of merges as nodes pack them.
+library Packed {
+    function proof(MergeProof memory m) internal pure returns (bytes memory out) {
+        out = bytes.concat(opening(m.proposed), opening(m.momentum));
+        if (m.weights.data.length != 0) out = bytes.concat(out, opening(m.weights));
+        for (uint256 i = 0; i < m.headers.length; i++) {
+            out = bytes.concat(out, abi.encode(m.headers[i]));
+            if (i < m.updates.length) out = bytes.concat(out, opening(m.updates[i]));
+        }
+    }
+
+    function opening(Opening memory o) internal pure returns (bytes memory) {
+        return bytes.concat(leaf(o.data), abi.encodePacked(o.path));
+    }
+
+    /// A leaf in as few bits as its lanes need.
+    function leaf(bytes memory data) internal pure returns (bytes memory) {
+        uint256 bits = 0;
+        for (uint256 i = 0; i < 256; i++) {
+            int256 x = lane(data, i);
+            while (bits < 32 && (x + half(bits) < 0 || x >= half(bits)) && !(bits == 0 && x == 0)) bits++;
+        }
+        return leaf(data, bits);
+    }
+
+    function half(uint256 bits) private pure returns (int256) {
+        return bits == 0 ? int256(0) : int256(1 << (bits - 1));
+    }
+
+    function leaf(bytes memory data, uint256 bits) internal pure returns (bytes memory out) {
+        if (bits == 32) return bytes.concat(hex"20", data);
+        out = bytes.concat(bytes1(uint8(bits)), new bytes(32 * bits));
+        for (uint256 group = 0; group < 32; group++) {
+            uint256 x = 0;
+            for (uint256 i = 8 * group; i < 8 * group + 8; i++) {
+                x = (x << bits) | uint256(lane(data, i) + half(bits));
+            }
+            for (uint256 b = bits; b > 0; b--) {
+                out[group * bits + b] = bytes1(uint8(x));
+                x >>= 8;
+            }
+        }
+    }
+
+    function lane(bytes memory data, uint256 i) internal pure returns (int256) {
+        uint32 u = 0;
+        for (uint256 b = 0; b < 4; b++) {
+            u |= uint32(uint8(data[4 * i + b])) << uint32(8 * b);
+        }
+        return int32(u);
     }
 }
 
@@ -282,7 +361,7 @@ abstract contract Base {
     }
 
     function rootOf(uint256 t, uint256 r, uint256 s) internal view returns (bytes32) {
-        return Tree.single(abi.encode(headerOf(t, r, s)));
+        return Trees.single(abi.encode(headerOf(t, r, s)));
     }
 
     function _claim(uint256 t, uint256 r, uint256 s, address who) internal {

@@ -8,14 +8,13 @@ import {
     BURN,
     DecoyProof,
     Header,
-    MergeProof,
     Opening,
     Params,
     Round,
     State,
     Work
 } from "../../contracts/libraries/Types.sol";
-import {Base, Trees} from "./Base.sol";
+import {Base, MergeProof, Packed, Trees} from "./Base.sol";
 
 /// The rarer ways of a lease: given back, late, a decoy.
 contract LeasesTest is Base {
@@ -303,7 +302,7 @@ contract LeasesTest is Base {
     }
 
     function laneOf(bytes calldata leaf) external pure returns (int256) {
-        return Exact.lane(leaf, 0);
+        return Exact.lane(bytes4(leaf[:4]));
     }
 
     /// Only the late work of slot 255 is merged; it counts half.
@@ -333,7 +332,7 @@ contract LeasesTest is Base {
             p.updates = new Opening[](1);
             (p.headers[0], p.updates[0]) = (headerOf(t, 1, 255), leafOf(1, 0));
             if (shift == 1) vm.expectRevert(err(Tasks.NotWrong.selector, 4, 0));
-            tasks.proveMerge(t, 1, p);
+            tasks.proveMerge(t, 1, p.leaf, p.lane, Packed.proof(p));
         }
     }
 

@@ -13,7 +13,6 @@ import {
     DecoyProof,
     Dispute,
     Header,
-    MergeProof,
     MergeRule,
     Opening,
     Params,
@@ -26,7 +25,7 @@ import {
     Votes,
     Work
 } from "../../contracts/libraries/Types.sol";
-import {Base, Trees} from "./Base.sol";
+import {Base, MergeProof, Packed, Trees} from "./Base.sol";
 
 /// A guided life of the whole protocol: at each step it lists every move that the rules permit now, by its own reading
 /// of the rules, and makes one of them, drawn from a random number; sometimes nothing is done and time passes.
@@ -915,7 +914,7 @@ contract Life is Base {
         int256[2] memory from = _version[tasks.model(t)];
         int256[2] memory to = _version[rd.root];
         m.proposed = Trees.open(_versionLeaves(to[0], to[1]), m.leaf);
-        m.weights = Trees.open(_versionLeaves(from[0], from[1]), 0);
+        if (m.leaf == 0) m.weights = Trees.open(_versionLeaves(from[0], from[1]), 0);
         m.momentum = Trees.open(_versionLeaves(from[0], from[1]), 1);
         uint256[] memory slots = _masked(t, r);
         m.headers = new Header[](slots.length);
@@ -926,7 +925,7 @@ contract Life is Base {
             m.updates[i] = Trees.open(_leaf(_lane(_update(keccak256(abi.encode(t, r0, s0))))), 0);
         }
         vm.prank(stranger);
-        tasks.proveMerge(t, r, m);
+        tasks.proveMerge(t, r, m.leaf, m.lane, Packed.proof(m));
         _burntAtLeast += params().aggBond / 2; // the proposer's, or the challenger's
         if (!wrong) reached[Mark.MERGE_CLEARED] += 1;
         else reached[rd.contest == 0 ? Mark.MERGE_REFUTED : Mark.MERGE_REFUTED_CONTESTED] += 1;

@@ -4,8 +4,8 @@ pragma solidity 0.8.37;
 import {Tasks} from "../../contracts/Tasks.sol";
 import {Exact} from "../../contracts/libraries/Exact.sol";
 import {Tree} from "../../contracts/libraries/Tree.sol";
-import {BURN, Header, MergeProof, MergeRule, Opening, Params} from "../../contracts/libraries/Types.sol";
-import {Base, Trees} from "./Base.sol";
+import {BURN, Header, MergeRule, Opening, Params} from "../../contracts/libraries/Types.sol";
+import {Base, MergeProof, Packed, Trees} from "./Base.sol";
 
 /// Wrong merges are refuted by arithmetic, right ones stand, and nothing else is asked.
 contract MergeTest is Base {
@@ -146,6 +146,10 @@ contract MergeTest is Base {
         _put(data[leaf], lane, _int(data[leaf], lane) + 1);
     }
 
+    function _prove(MergeProof memory m) private {
+        tasks.proveMerge(t, 0, m.leaf, m.lane, Packed.proof(m));
+    }
+
     function _gain(address who) private view returns (int256) {
         return int256(vault.free(who)) - int256(100_000 * UNIT);
     }
@@ -164,12 +168,12 @@ contract MergeTest is Base {
             _propose(t, 0, Trees.root(wrong));
             MergeProof memory m = _proof(wrong, leaf, lane);
             vm.prank(stranger);
-            tasks.proveMerge(t, 0, m);
+            _prove(m);
             eq(tasks.round(t, 0).proposer, address(0), "dropped");
             _propose(t, 0, Trees.root(right_));
             m = _proof(right_, leaf, lane);
             vm.expectRevert(err(Tasks.NotWrong.selector, leaf, lane));
-            tasks.proveMerge(t, 0, m);
+            _prove(m);
             vm.revertToState(snapshot);
         }
     }
@@ -185,12 +189,12 @@ contract MergeTest is Base {
         vm.expectEmit(address(tasks));
         emit Tasks.ProposalDropped(t, 0);
         vm.prank(challenger);
-        tasks.proveMerge(t, 0, m);
+        _prove(m);
         _is(_gain(challenger), int256(AGG_BOND / 2), "finder");
         _is(_gain(aggregator), -int256(AGG_BOND), "proposer");
         eq(vault.free(BURN), AGG_BOND / 2, "half is burnt");
         vm.expectRevert(err(Tasks.NoProposal.selector, t, 0));
-        tasks.proveMerge(t, 0, m);
+        _prove(m);
         _propose(t, 0, Trees.root(right_));
         _pass(20);
         tasks.advance(t, 0);
@@ -209,7 +213,7 @@ contract MergeTest is Base {
         tasks.contestMerge(t, 0, 0, 9);
         MergeProof memory m = _proof(wrong, 2, 5); // another lane than the contested one
         vm.prank(stranger);
-        tasks.proveMerge(t, 0, m);
+        _prove(m);
         _is(_gain(challenger), int256(AGG_BOND / 2), "bond back and half of the other");
         eq(vault.free(stranger), 0, "nothing for the copy");
         solvent();
@@ -225,13 +229,13 @@ contract MergeTest is Base {
         tasks.contestMerge(t, 0, 3, 255);
         MergeProof memory m = _proof(right_, 3, 254);
         vm.expectRevert(err(Tasks.NotWrong.selector, 3, 254));
-        tasks.proveMerge(t, 0, m);
+        _prove(m);
         m = _proof(right_, 3, 255);
         vm.warp(block.timestamp + 19);
         vm.expectEmit(address(tasks));
         emit Tasks.Cleared(t, 0, stranger);
         vm.prank(stranger);
-        tasks.proveMerge(t, 0, m);
+        _prove(m);
         _is(_gain(challenger), -int256(AGG_BOND), "challenger");
         _is(_gain(aggregator), -int256(AGG_BOND / 2), "half of the contest, his own bond still locked");
         uint256 due = block.timestamp + 20;
@@ -294,24 +298,23 @@ contract MergeTest is Base {
             if (k == 2) m.weights = Trees.open(base_, 1);
             if (k >= 3) m.updates[k - 3] = Trees.open(_update(k - 3), 1);
             vm.expectRevert(err(Exact.BadOpening.selector, k));
-            tasks.proveMerge(t, 0, m);
+            _prove(m);
         }
         MergeProof memory h = _proof(wrong, 0, 3);
         h.headers[2].metaHash = "other";
         vm.expectRevert(err(Exact.BadHeader.selector, 2));
-        tasks.proveMerge(t, 0, h);
+        _prove(h);
         h = _proof(wrong, 0, 3);
-        h.headers = new Header[](3);
-        vm.expectRevert(err(Exact.BadCount.selector, 3, 4));
-        tasks.proveMerge(t, 0, h);
-        h = _proof(wrong, 0, 3);
-        h.updates = new Opening[](5);
-        vm.expectRevert(err(Exact.BadCount.selector, 5, 4));
-        tasks.proveMerge(t, 0, h);
+        bytes memory long = bytes.concat(Packed.proof(h), hex"00");
+        vm.expectRevert(err(Exact.BadProof.selector, long.length - 1, long.length));
+        tasks.proveMerge(t, 0, 0, 3, long);
+        bytes memory wide = bytes.concat(hex"21", long);
+        vm.expectRevert(err(Tree.BadLeafBits.selector, 33));
+        tasks.proveMerge(t, 0, 0, 3, wide);
         h = _proof(wrong, 0, 3);
         h.leaf = 4;
         vm.expectRevert(err(Exact.BadOpening.selector, 0));
-        tasks.proveMerge(t, 0, h);
+        _prove(h);
     }
 
     /// A work whose update has another length than the model is paid, and stays out of the merge.
@@ -321,7 +324,7 @@ contract MergeTest is Base {
         t = _publish(params());
         _claimed(t, 0);
         Header memory odd = super.headerOf(t, 0, 0); // 4096 bytes, the rule says 2048
-        bytes32 root = Tree.single(abi.encode(odd));
+        bytes32 root = Trees.single(abi.encode(odd));
         vm.prank(trainer(0));
         tasks.submit(t, 0, 0, root);
         _submit(t, 0, 1);
@@ -346,7 +349,7 @@ contract MergeTest is Base {
         }
         _mine(2);
         Header memory h = headerOf(t, 0, 0);
-        bytes32 root = Tree.single(abi.encode(h));
+        bytes32 root = Trees.single(abi.encode(h));
         for (uint256 s = 0; s < 66; s++) {
             vm.prank(trainer(0));
             tasks.submit(t, 0, s, root);
@@ -419,11 +422,32 @@ contract MergeTest is Base {
     function test_lanes_are_little_endian(int32 x, uint8 lane) external view {
         bytes memory data = new bytes(1024);
         _put(data, lane, x);
-        _is(this.lane(data, lane), x, "lane");
+        _is(Packed.lane(data, lane), x, "lane");
+        (, bytes4 word, uint256 end) = this.unpack(bytes.concat(hex"20", data), lane);
+        _is(Exact.lane(word), x, "lane");
+        eq(end, 1025, "a leaf as it is");
     }
 
-    function lane(bytes calldata data, uint256 i) external pure returns (int256) {
-        return Exact.lane(data, i);
+    function unpack(bytes calldata packed, uint256 i) external view returns (bytes32, bytes4, uint256) {
+        uint256 start = 0;
+        assembly {
+            start := packed.offset
+        }
+        (bytes32 hash, bytes4 word, uint256 end) = Tree.unpack(start, i);
+        return (hash, word, end - start);
+    }
+
+    /// However few bits its lanes are packed in, a leaf keeps its hash and its lanes.
+    /// forge-config: default.fuzz.runs = 256
+    /// forge-config: deep.fuzz.runs = 10000
+    function test_packing_is_exact(uint256 tag, uint8 width, uint8 lane) external view {
+        uint256 bits = width % 33;
+        bytes memory data = bits == 0 ? new bytes(1024) : _lanes(tag, int256(1 << (bits - 1)));
+        (bytes32 hash, bytes4 word, uint256 end) = this.unpack(Packed.leaf(data, bits), lane);
+        eq(hash, Trees.leafHash(data), "hash");
+        _is(Exact.lane(word), _int(data, lane), "lane");
+        eq(end, 1 + 32 * bits, "length");
+        eq(keccak256(Packed.leaf(data)), keccak256(Packed.leaf(data, Packed.leaf(data).length / 32)), "least");
     }
 
     /// The order in which updates come does not matter, and one hostile update among four moves a trimmed mean nowhere

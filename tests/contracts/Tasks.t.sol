@@ -4,9 +4,8 @@ pragma solidity 0.8.37;
 import {Tasks} from "../../contracts/Tasks.sol";
 import {Panel} from "../../contracts/Panel.sol";
 import {Beacon} from "../../contracts/libraries/Beacon.sol";
-import {Tree} from "../../contracts/libraries/Tree.sol";
 import {Header, MergeRule, Params, State} from "../../contracts/libraries/Types.sol";
-import {Base} from "./Base.sol";
+import {Base, Trees} from "./Base.sol";
 
 /// Every error and every event of Tasks, one verb at a time.
 contract TasksTest is Base {
@@ -407,7 +406,7 @@ contract TasksTest is Base {
         vm.expectRevert(abi.encodeWithSelector(Tasks.WrongSecret.selector, seal, other));
         tasks.openSeal(t, 0, 0, "x", h);
         h.trajCount += 1;
-        bytes32 root = Tree.single(abi.encode(h));
+        bytes32 root = Trees.single(abi.encode(h));
         bytes32 submitted = rootOf(t, 0, 0);
         vm.expectRevert(abi.encodeWithSelector(Tasks.WrongHeader.selector, submitted, root));
         tasks.openSeal(t, 0, 0, secret, h);

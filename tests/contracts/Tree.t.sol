@@ -4,17 +4,9 @@ pragma solidity 0.8.37;
 import {Beacon} from "../../contracts/libraries/Beacon.sol";
 import {Tree} from "../../contracts/libraries/Tree.sol";
 import {Cast, Opening, Votes} from "../../contracts/libraries/Types.sol";
-import {Base} from "./Base.sol";
+import {Base, Trees} from "./Base.sol";
 
 contract Libraries {
-    function leafHash(bytes memory data) external pure returns (bytes32) {
-        return Tree.leafHash(data);
-    }
-
-    function single(bytes memory data) external pure returns (bytes32) {
-        return Tree.single(data);
-    }
-
     function verify(bytes32 root, uint64 length, uint256 index, Opening calldata opening)
         external
         view
@@ -64,7 +56,7 @@ contract TreeTest is Base {
     function test_every_leaf_of_every_small_tree() external view {
         for (uint256 n = 1; n <= 19; n++) {
             bytes[] memory leaves = _leaves(n);
-            bytes32 root = Tree.rootHash(uint64(n * 1024), _top(leaves, 0, n));
+            bytes32 root = Trees.rootHash(uint64(n * 1024), _top(leaves, 0, n));
             for (uint256 i = 0; i < n; i++) {
                 bytes32[] memory proof = _proof(leaves, i);
                 ok(_verify(root, uint64(n * 1024), i, leaves[i], proof), "opens");
@@ -85,18 +77,9 @@ contract TreeTest is Base {
         artifact[5] = 0x77;
         bytes memory padded = new bytes(1024);
         padded[5] = 0x77;
-        ok(_verify(Tree.single(artifact), 224, 0, padded, new bytes32[](0)), "single");
-        ok(!_verify(Tree.single(artifact), 224, 0, artifact, new bytes32[](0)), "a leaf is 1024 bytes");
-        ok(!_verify(Tree.single(artifact), 0, 0, padded, new bytes32[](0)), "no empty artifact");
-    }
-
-    function test_bad_leaf_sizes() external {
-        vm.expectRevert(err(Tree.BadLeafSize.selector, 1023));
-        libraries.leafHash(new bytes(1023));
-        vm.expectRevert(err(Tree.BadLeafSize.selector, 0));
-        libraries.single("");
-        vm.expectRevert(err(Tree.BadLeafSize.selector, 1025));
-        libraries.single(new bytes(1025));
+        ok(_verify(Trees.single(artifact), 224, 0, padded, new bytes32[](0)), "single");
+        ok(!_verify(Trees.single(artifact), 224, 0, artifact, new bytes32[](0)), "a leaf is 1024 bytes");
+        ok(!_verify(Trees.single(artifact), 0, 0, padded, new bytes32[](0)), "no empty artifact");
     }
 
     function test_narrowing_stops() external {

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from commonweight.core import fixed
 from commonweight.core.spec import MergeSpec
+from commonweight.nodes import exhibits
 from tests.reference import merge
+from tests.reference.protocol import merges
 
 LANE = st.integers(-(2**31), 2**31 - 1)
 UPDATE = st.integers(-merge.LIMIT, merge.LIMIT)
@@ -41,3 +43,13 @@ def test_lateness_is_a_floor_shift(lanes: list[int]) -> None:
     late = merge.gradient([np.array([x]) for x in lanes], [True] * len(lanes), merge.Rule(shift=0))
     halved = merge.gradient([np.array([x // 2]) for x in lanes], [False] * len(lanes), merge.Rule(shift=0))
     assert late.tolist() == halved.tolist()
+
+
+@given(st.integers(0, 32), st.integers(0, 2**64 - 1))
+def test_a_packed_leaf_is_read_again(bits: int, seed: int) -> None:
+    """In as few bits as its lanes need, whatever they are."""
+    half = 1 << bits >> 1
+    lanes = np.random.default_rng(seed).integers(-half, max(half, 1), 256).astype("<i4")
+    packed = exhibits.packed_leaf(lanes.tobytes())
+    assert merges.parsed_leaf(packed, 0) == (lanes.tobytes(), len(packed))
+    assert len(packed) <= 1 + 32 * bits

@@ -67,26 +67,42 @@ def first_difference(right: bytes, proposed: bytes) -> tuple[int, int] | None:
     return divmod(int(apart[0]), LANES) if apart.size else None
 
 
+def packed_leaf(leaf: bytes) -> bytes:
+    """A leaf of 256 int32 lanes as ``Tree.unpack`` reads it: how many bits a lane needs, then the lanes in so many.
+
+    Each lane plus half of its range, most significant bit first; 32 bits: the leaf as it is.
+    """
+    lanes = np.frombuffer(leaf, dtype="<i4").astype(np.int64)
+    bits = max(0 if not x else int(x if x > 0 else ~x).bit_length() + 1 for x in (lanes.min(), lanes.max()))
+    if bits == 32:
+        return b"\x20" + leaf
+    shifted = lanes + (1 << bits >> 1)
+    spread = (shifted[:, None] >> np.arange(bits - 1, -1, -1)) & 1
+    return bytes([bits]) + np.packbits(spread.astype(np.uint8)).tobytes()
+
+
+def packed(shown: Opening) -> bytes:
+    """A leaf and its siblings, as they stand in the proof of a merge."""
+    leaf, path = shown
+    return packed_leaf(leaf) + b"".join(path)
+
+
 def merge_proof(
     lineage: Lineage, task: Task, round_: Round, proposed: bytes, leaf: int, lane: int
-) -> tuple[Any, ...]:
-    """``Types.MergeProof``: one lane of the version ``proposed``, and what it has to be made from."""
+) -> tuple[int, int, bytes]:
+    """Leaf, lane and proof for ``proveMerge``: one lane of the version ``proposed``, and what makes it."""
     before = task.model_before(round_.index)
     if before is None:
         raise AssertionError("a round with a proposal follows a settled one")
     half = task.rule["length"] // merkle.LEAF
     at = leaf % half
     base = lineage.whole(task, before).encode()
-    works = round_.included
-    return (
-        leaf,
-        lane,
-        opening(proposed, leaf),
-        opening(base, at) if leaf < half else NOTHING,
-        opening(base, half + at),
-        [fields(lineage.header(work)) for work in works],
-        [opening(lineage.update(task, work), at) for work in works],
-    )
+    parts = [packed(opening(proposed, leaf)), packed(opening(base, half + at))]
+    if leaf < half:
+        parts.append(packed(opening(base, at)))
+    for work in round_.included:
+        parts += [lineage.header(work).encode(), packed(opening(lineage.update(task, work), at))]
+    return leaf, lane, b"".join(parts)
 
 
 def decoy_proof(header: Header, index: int, read: Callable[[bytes], bytes]) -> tuple[Any, ...]:

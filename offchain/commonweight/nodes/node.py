@@ -395,7 +395,7 @@ class Node:
             return
         where = f"{task}:{index}:{proposal.at}"
         if proof:
-            self.call(f"refute:{where}", "Tasks", "proveMerge", task, index, proof)
+            self.call(f"refute:{where}", "Tasks", "proveMerge", task, index, *proof)
         elif proposal.contest is None and self.fund(found.params["aggBond"]):
             draw = tagged("contest", proposal.root, proposal.moved_at.to_bytes(8, "big"))
             lane = int.from_bytes(draw[:8], "big") % (found.rule["length"] // 2)
@@ -429,7 +429,7 @@ class Node:
         proof = self.jobs.result(("clear", task, index, root, asked), work)
         if proof is not None:
             name = f"clear:{task}:{index}:{proposal.contest.until}"
-            self.call(name, "Tasks", "proveMerge", task, index, proof)
+            self.call(name, "Tasks", "proveMerge", task, index, *proof)
 
     # -- disputes ---------------------------------------------------------------------------------------------
 
