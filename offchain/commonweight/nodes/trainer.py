@@ -51,9 +51,11 @@ class Trainer(Node):
         if task is None or task.finished:
             return
         self.announce()
-        if task.closed or len(task.rounds) == task.params["rounds"]:
-            return
-        self.fund(task.params["bond"] * self.settings.leases)
+        leases = self.settings.leases
+        wanted = duties.trainer(self.state, self.me, task, self.now, leases)
+        begins = not task.closed and len(task.rounds) < task.params["rounds"]
+        if begins or any(todo.duty is Duty.CLAIM for todo in wanted):
+            self.fund(task.params["bond"] * leases)
 
     def do_claim(self, task: int, index: int) -> None:
         """Claim every lease that is wanted and free, each with a sealed secret of its own."""
