@@ -66,6 +66,16 @@ clean: ## remove what set-up, builds and runs made
 demo-rl: setup ## learn by reinforcement on a local chain with 3 trainers, 2 seeds, plotted
 	@$(BIN)/commonweight demo-rl $(ARGS)
 
+test-extras: setup build/extras-venv/ready ## the adapters of optional libraries (verifiers, transformers) against the libraries
+	@PYTHONPATH=. OMP_NUM_THREADS=1 build/extras-venv/bin/python -m pytest -q -c pyproject.toml tests/extras $(ARGS)
+
+build/extras-venv/ready:
+	@echo "installing verifiers and transformers into an environment of their own (700 MB, once)"
+	@$(BIN)/python -m venv build/extras-venv
+	@build/extras-venv/bin/python -m pip install -q "verifiers==0.4.0" "transformers>=5.23,<6"
+	@printf '%s\n' "import site; site.addsitedir('$(SITE)')" "$(CURDIR)/tests/extras/tasksets" > $$(build/extras-venv/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/project.pth
+	@touch $@
+
 bench-rl: setup ## measure rollouts, proofs, asynchrony and cheats beside Hugging Face generate()
 	@$(BIN)/python -m tests.benchmarks.rl $(ARGS)
 

@@ -39,8 +39,11 @@ topk = 128
 """
 
 
-def tiny_task(plan: DemoPlan, steps: int = 4, **economy: str) -> str:
-    """The demo's task with a model that trains in milliseconds; keyword arguments replace economy lines."""
+def tiny_task(plan: DemoPlan, sections: str = "", codec: str = "none", steps: int = 4, **economy: str) -> str:
+    """The demo's task with a model that trains in milliseconds, updates in ``codec``; others replace economy lines.
+
+    ``sections``: further TOML.
+    """
     full = plan.task_text()
     checks = next(
         line.split("=")[1].split("#")[0].strip() for line in full.splitlines() if line.startswith("checks")
@@ -54,21 +57,29 @@ def tiny_task(plan: DemoPlan, steps: int = 4, **economy: str) -> str:
     return (
         head
         + TINY.format(seed=plan.seed, checks=checks, steps=steps)
-        + '\n[merge]\nrule = "mean"\n\n'
+        + '\n[merge]\nrule = "mean"\ncodec = "'
+        + codec
+        + '"\n\n'
+        + sections
         + money
     )
 
 
 @contextmanager
 def small_world(
-    folder: Path, plan: DemoPlan, launch: Launch = start, steps: int = 4, **economy: str
+    folder: Path,
+    plan: DemoPlan,
+    sections: str = "",
+    launch: Launch = start,
+    steps: int = 4,
+    **economy: str,
 ) -> Iterator[tuple[World, Spectator]]:
     """Chain, contracts, funded participants and a running publisher; everything ends with the block.
 
     ``launch`` starts a process (`tests.nursery.fork` does so at once); ``steps`` of training per lease.
     """
     with Devnet(folder / "chain") as devnet:
-        world = build(plan, folder, devnet, tiny_task(plan, steps, **economy))
+        world = build(plan, folder, devnet, tiny_task(plan, sections, steps=steps, **economy))
         world.launch = launch
         spectator = Spectator(world.chain, folder / "spectator")
         try:

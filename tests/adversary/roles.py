@@ -44,7 +44,7 @@ def world_of(
     plan = DemoPlan("none", rounds=rounds, trainers=trainers, validators=validators, seed=3, runs=folder)
     idle = {name for name, options in roles.items() if "--attack" in (options or ())}
     leases = {name: int(o[o.index("--leases") + 1]) for name, o in roles.items() if o and "--leases" in o}
-    with small_world(folder, plan, fork, steps, **{**PATIENT, **economy}) as (world, spectator):
+    with small_world(folder, plan, launch=fork, steps=steps, **{**PATIENT, **economy}) as (world, spectator):
         for name in roles.keys() - world.people.keys():
             add_person(world, name, name.split("-")[0], world.task.economy.merge_bond)
         for name, tokens in rich.items():

@@ -22,8 +22,8 @@ def trainer(state: State, leases: int = 1) -> tuple[Trainer, list[int]]:
         state=state,
         sender=SimpleNamespace(address=ME),
         store=SimpleNamespace(put=None),
-        library=None,
-        book=None,
+        library=SimpleNamespace(store=None, get=None),
+        book=SimpleNamespace(),
         chain=SimpleNamespace(chain_id=31337),
     )
     node = Trainer(kit, Settings(home=Path("."), task=1, leases=leases))
@@ -74,3 +74,13 @@ def test_all_leases_that_are_wanted_and_free_are_claimed_in_one_turn() -> None:
     node.state.free[ME] = 9
     node.do_claim(1, 0)
     assert len(claims) == 1
+
+
+def test_a_lease_that_its_trainer_gave_back_is_not_claimed_again() -> None:
+    node, _ = trainer(task_with([ME], claim_end=100))
+    node.state.tasks[1].rounds[0].works[0].given_back = True
+    node.state.free[ME] = 1_000
+    claims: list[tuple[int, int, int]] = []
+    node._claim = lambda *place: claims.append(place)  # type: ignore[method-assign]
+    node.do_claim(1, 0)
+    assert claims == []
