@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from commonweight.chain.client import Chain
+from commonweight.chain.rpc import data
 from commonweight.cli.demo import report
 from commonweight.core.duties import defer_at
 from commonweight.core.state import Phase, WorkState
@@ -17,6 +19,13 @@ from tests.support import wait_for
 from .roles import LIMIT, ended, freeze, nothing_lost, run, thaw, world_of
 
 pytestmark = [pytest.mark.chain, pytest.mark.soak, pytest.mark.timeout(900)]
+
+
+def waiting(chain: Chain, who: bytes) -> list[bytes]:
+    """Call data of somebody's transactions that no block has taken yet."""
+    pool = chain.rpc.call("txpool_content")["pending"]
+    mine = next((found for address, found in pool.items() if data(address) == who), {})
+    return [data(transaction["input"]) for transaction in mine.values()]
 
 
 def test_late_work_enters_the_next_round_at_half_its_price(tmp_path: Path) -> None:
@@ -34,13 +43,14 @@ def test_late_work_enters_the_next_round_at_half_its_price(tmp_path: Path) -> No
             if task is None or first is None or work is None:
                 return clock()
             now = world.chain.head().timestamp
+            deferring = world.chain.encode("Tasks", "defer", (1, 0, work.slot))
             if step == "claims":
                 freeze(world, clock, "trainer-2")  # before the beacon's block, so that nothing is trained yet
                 step = "hangs"
             elif step == "hangs" and first.train_end is not None and now >= defer_at(task, first):
                 thaw(world, clock, "trainer-2")
                 step = "defers"
-            elif step == "defers" and int(world.chain.rpc.call("txpool_status")["pending"], 16):
+            elif step == "defers" and deferring in waiting(world.chain, who):
                 freeze(world, clock, "trainer-2")  # training takes seconds, and has just begun
                 step = "hangs again"
             elif step == "hangs again" and first.poll is not None:

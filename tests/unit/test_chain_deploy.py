@@ -86,3 +86,12 @@ def test_brownie_gets_every_preset_and_no_address_from_the_environment() -> None
     assert {net["host"] for net in group["networks"] if net["chainid"] not in deployment.LOCAL_CHAINS} == {
         "$" + net.rpc_env for net in networks.presets().values() if not net.rpc_url
     }
+
+
+def test_a_node_is_refused_where_contracts_see_other_block_numbers() -> None:
+    """On Arbitrum a contract's block number is the chain's below: seeds taken from the RPC's blocks would be wrong."""
+    networks.require_nodes(KNOWN["sepolia"])
+    with pytest.raises(CommonweightError) as caught:
+        networks.require_nodes(KNOWN["arbitrum-sepolia"])
+    assert caught.value.code == "E1214"
+    assert [name for name, net in networks.presets().items() if net.deploying_only] == ["arbitrum-sepolia"]

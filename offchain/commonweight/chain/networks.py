@@ -32,6 +32,8 @@ class Network:
     rpc_env: str
     data_fee_oracle: bytes | None = None
     """Where a rollup says what it takes for keeping data on the chain below."""
+    deploying_only: bool = False
+    """Contracts work there, nodes do not yet."""
 
     def address_in(self, environ: Mapping[str, str]) -> str:
         """Its RPC address: the environment's, else the preset's; empty without either."""
@@ -54,7 +56,19 @@ def _network(name: str, entry: Mapping[str, Any]) -> Network:
         entry.get("rpc_url", ""),
         entry["rpc_env"],
         None if oracle is None else bytes.fromhex(oracle.removeprefix("0x")),
+        entry.get("deploying_only", False),
     )
+
+
+def require_nodes(chain_id: int) -> None:
+    """Raise E1214 for a chain on which a node would take wrong seeds for right ones, and lose bonds over them."""
+    for net in presets().values():
+        if net.chain_id == chain_id and net.deploying_only:
+            raise CommonweightError(
+                "E1214",
+                f"nodes cannot work on {net.name} yet: its contracts see other block numbers than its RPC",
+                "take another network; deploying there works",
+            )
 
 
 def data_fee_oracle(chain_id: int) -> bytes | None:

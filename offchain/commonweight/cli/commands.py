@@ -143,9 +143,10 @@ def network_list() -> None:
     """The known networks and whether the environment says how to reach them."""
     for net in presets().values():
         place = "set" if os.environ.get(net.rpc_env) else net.rpc_url or "not set"
+        only = "  (deploying only)" if net.deploying_only else ""
         print(
             f"{net.name:<18} chain {net.chain_id or 0:>9}  {net.confirmations:>2} confirmations  "
-            f"{net.rpc_env}: {place}"
+            f"{net.rpc_env}: {place}{only}"
         )
 
 

@@ -72,10 +72,12 @@ class Trainer(Node):
         if task is None or task.finished:
             return
         self.announce()
-        if task.closed or len(task.rounds) == task.params["rounds"]:
-            return
         self._give_back(task)
-        self.fund(task.params["bond"] * self.settings.leases)
+        leases = self.settings.leases
+        wanted = duties.trainer(self.state, self.me, task, self.now, leases, self._wants)
+        begins = not task.closed and len(task.rounds) < task.params["rounds"]
+        if begins or any(todo.duty is Duty.CLAIM for todo in wanted):
+            self.fund(task.params["bond"] * leases)
 
     def _give_back(self, task: Task) -> None:
         """A learning lease that a small device got because somebody claimed in the same block."""
@@ -94,10 +96,13 @@ class Trainer(Node):
         found = self.state.tasks[task]
         round_ = found.rounds.get(index)
         works = round_.works.values() if round_ else ()
-        held = sum(w.trainer == self.me and w.origin is None for w in works)
+        mine = [w for w in works if w.trainer == self.me and w.origin is None]
         vacant = found.params["slots"] - (round_.claimed if round_ else 0)
         affordable = self.state.free.get(self.me, 0) // found.params["bond"]
-        for nth in range(held, held + min(self.settings.leases - held, vacant, affordable)):
+        missing = self.settings.leases - sum(self._wants(w.slot) for w in mine)
+        # Who is choosy about slots cannot know more than the next one.
+        most = min(missing, vacant, affordable, 1 if self.settings.rollouts else missing)
+        for nth in range(len(mine), len(mine) + most):
             self._claim(task, index, nth)
 
     def _claim(self, task: int, index: int, nth: int) -> None:

@@ -21,6 +21,7 @@ from ..chain.follower import Follower
 from ..chain.genuine import require_genuine
 from ..chain.journal import Journal
 from ..chain.lock import FileLock
+from ..chain.networks import require_nodes
 from ..chain.sender import Sender
 from ..core.errors import CommonweightError
 from ..core.state import State
@@ -96,6 +97,7 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
     record = load_deployment(config.deployment)
     chain = Chain.connect(config.rpc, record, confirmations=config.confirmations)
     require_genuine(chain.rpc, record)
+    require_nodes(chain.chain_id)
     keys.refuse_dev_key(account.address, chain.chain_id)
     _log_to(config.home)
     keys.guard_logs(account)
