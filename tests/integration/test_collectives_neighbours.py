@@ -20,8 +20,6 @@ from commonweight.core import merkle
 from commonweight.core.errors import CommonweightError, EncodingError
 from tests.integration.collectives_swarm import free_port
 
-pytestmark = pytest.mark.soak
-
 T = TypeVar("T")
 LIMIT_S = 60.0
 R0 = bytes(31) + b"\x01"

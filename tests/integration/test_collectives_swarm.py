@@ -8,8 +8,6 @@ import pytest
 
 from tests.integration.collectives_swarm import Swarm, Worker, expected_sum
 
-pytestmark = pytest.mark.soak
-
 COUNT = 200_000
 
 

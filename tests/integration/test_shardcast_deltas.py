@@ -98,6 +98,15 @@ def test_the_committed_update_is_the_decode_of_the_wire_bytes(places: tuple[Plac
     assert part.update == merkle.root(fixed.to_bytes(decoded))
 
 
+def test_what_a_killed_merge_had_decoded_does_not_stay(places: tuple[Place, Place]) -> None:
+    """Found in review: decoded lanes are not served and so are never evicted; a kill would have left them for good."""
+    ours, theirs = places
+    made = work(theirs, start(ours, theirs), "int8")
+    ours.store.put(theirs.store.get(made.parts[0].update), published=False)
+    assert upgrade(ours.library, ours.book, made).via == "delta"
+    assert ours.store.roots(published=False) == []
+
+
 def test_a_chain_of_versions_and_a_late_part(places: tuple[Place, Place]) -> None:
     ours, theirs = places
     record = start(ours, theirs)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from commonweight.core.spec import UPDATE_CODECS, MergeSpec, ModelSpec, Training
 from commonweight.core.verdict import Outcome
 from commonweight.core.works import NONE, TREE_HEADER, TREE_UPDATE, Meta
 from commonweight.shardcast.packing import pack_update, unpack_update, wire_size
+from commonweight.shardcast.store import Store
 from commonweight.tasks.lease import Lease, Product
 from tests.leases import Shelf, Tiny, make, with_header
 
@@ -68,10 +71,15 @@ def test_a_spec_names_codecs_that_exist_and_are_exact() -> None:
     assert all(codec_of(name).exact for name in UPDATE_CODECS)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("updates")
+
+
 @pytest.mark.parametrize("name", [n for n in UPDATE_CODECS if n != "none"])
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 9000), bits=st.integers(1, 15))
-def test_nothing_is_lost_but_delayed(name: str, seed: int, count: int, bits: int) -> None:
+def test_nothing_is_lost_but_delayed(folder: Path, name: str, seed: int, count: int, bits: int) -> None:
     """Lanes and residual add up to what was to be sent; lanes have 16 bits; wire bytes are the update and small."""
     rng = np.random.default_rng(seed)
     lanes, carried = rng.integers(-(2**bits) + 1, 2**bits, (2, count)).astype(np.int32)
@@ -79,9 +87,12 @@ def test_nothing_is_lost_but_delayed(name: str, seed: int, count: int, bits: int
     sent, left = fixed.decode_update(packed.lanes, count), fixed.from_bytes(packed.residual, count)
     assert (sent.astype(np.int64) + left == lanes.astype(np.int64) + carried).all()
     assert len(packed.wire) == wire_size(name, count)
-    assert unpack_update(name, packed.wire, count, merkle.root(packed.lanes)) == packed.lanes
+    store, update = Store(Path(tempfile.mkdtemp(dir=folder))), merkle.root(packed.lanes)
+    unpack_update(store, name, packed.wire, count, update)
+    assert store.get(update) == packed.lanes
     with pytest.raises(EncodingError):
-        unpack_update(name, packed.wire, count, merkle.root(packed.residual + b"x"))
+        unpack_update(store, name, packed.wire, count, merkle.root(b"another one"))
+    assert (store.roots(), store.roots(published=False)) == ([], [update])
 
 
 def test_without_a_codec_nothing_is_carried() -> None:

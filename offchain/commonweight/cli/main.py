@@ -51,9 +51,10 @@ TaskId = Annotated[int, typer.Option("--task", "-t", help="Number of the task.")
 Done = Annotated[bool, typer.Option("--exit-when-done", help="Stop once the task is over and paid out.")]
 Seats = Annotated[int, typer.Option(min=1, max=64, help="Seats that a validator holds.")]
 StoreGib = Annotated[
-    float, typer.Option(min=0.001, help="Room for artifacts, in GiB; what was used longest ago goes first.")
+    float, typer.Option(min=0.0001, help="Room for artifacts, in GiB; what was used longest ago goes first.")
 ]
 Leases = Annotated[int, typer.Option(min=1, max=64, help="Leases that a trainer takes of each round.")]
+Attack = Annotated[str, typer.Option(hidden=True)]
 Rollouts = Annotated[
     bool, typer.Option("--rollouts", help="A small device's trainer: take leases of rollouts only.")
 ]
@@ -306,39 +307,75 @@ def _role_command(role: str, help_: str) -> typer.Typer:
         listen: Listen = "127.0.0.1:0",
         public_url: PublicUrl = "",
         exit_when_done: Done = False,
-        attack: Annotated[str, typer.Option(hidden=True)] = "none",
+        attack: Attack = "none",
         seats: Seats = 1,
-        leases: Leases = 1,
         rollouts: Rollouts = False,
         store_gib: StoreGib = 64.0,
     ) -> None:
         from ..nodes.wiring import run_node
 
-        run_node(
-            _node(
-                role,
-                home,
-                key,
-                password_file,
-                network,
-                deployment,
-                task,
-                listen,
-                public_url,
-                exit_when_done,
-                attack,
-                seats,
-                leases,
-                rollouts,
-                store_gib,
-            )
-        )
+        where = (network, deployment, task, listen, public_url, exit_when_done)
+        run_node(_node(role, home, key, password_file, *where, attack, seats, 1, rollouts, store_gib))
 
     group.command("run", help=f"Run a {role} until Ctrl-C, or until the task is done.")(run)
     return group
 
 
-trainer_app = _role_command("trainer", "Claim leases, train, be paid.")
+trainer_app = _group("trainer", "Claim leases, train, be paid.")
+
+
+@trainer_app.command("run")
+def trainer_run(
+    key: Key,
+    task: TaskId = 1,
+    home: Home = Path("runs/trainer"),
+    network: Network = "anvil",
+    password_file: Password = None,
+    deployment: Deployment = None,
+    listen: Listen = "127.0.0.1:0",
+    public_url: PublicUrl = "",
+    exit_when_done: Done = False,
+    attack: Attack = "none",
+    leases: Leases = 1,
+    cell: Annotated[int, typer.Option(min=1, max=64, help="Processes here that share each lease.")] = 1,
+    cell_peers: Annotated[
+        str, typer.Option(help="HOST:PORT,... of assistants on other machines (`trainer assist`).")
+    ] = "",
+    cell_token: Annotated[Path | None, typer.Option(help="File with the cell's token.")] = None,
+) -> None:
+    """Run a trainer until Ctrl-C, or until the task is done."""
+    from dataclasses import replace
+
+    from ..nodes.cell import CellPlan
+    from ..nodes.wiring import run_node
+    from .commands import split_listen
+
+    if cell_peers and cell_token is None:
+        raise CommonweightError(
+            "E1526", "--cell-peers needs the cell's token", "--cell-token FILE; `trainer assist` makes one"
+        )
+    peers = tuple(split_listen(peer.strip()) for peer in cell_peers.split(",") if peer.strip())
+    where = (network, deployment, task, listen, public_url, exit_when_done)
+    config = _node("trainer", home, key, password_file, *where, attack, 1, leases)
+    run_node(replace(config, cell=CellPlan(cell, peers, cell_token, attack)))
+
+
+@trainer_app.command("assist")
+def trainer_assist(
+    listen: Annotated[str, typer.Option(help="HOST:PORT at which the trainer reaches this machine.")],
+    token: Annotated[Path, typer.Option(help="File with the cell's token; made if absent.")] = Path(
+        "cell.token"
+    ),
+    attack: Attack = "none",
+    with_parent: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Compute segments for an own trainer elsewhere, until Ctrl-C. Needs no key and no chain."""
+    from ..nodes.cell import assist, until_stopped
+    from .commands import split_listen
+
+    assist(split_listen(listen), token, attack, until_stopped(with_parent))
+
+
 _role_command("validator", "Hold a seat, re-check drawn pieces, be paid.")
 _role_command("relay", "Store and serve artifacts without a stake.")
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from ..core import merkle
 from ..core.errors import CommonweightError
-from ..core.spec import Spec
 from ..core.verdict import Evidence, Outcome
 from ..tasks import evidence
 from ..tasks.base import Fetch
@@ -129,8 +128,12 @@ def _from_chain(root: bytes, network: str, deployment: Path | None, home: Path) 
     from ..core.fold import fold
     from ..core.hashing import abi_sha256
     from ..nodes.leasing import lease_of, place_of, with_rollouts
+    from ..nodes.lineage import Lineage
+    from ..nodes.replicas import Replicas
     from ..shardcast.fetch import Library
     from ..shardcast.store import Store
+    from ..shardcast.versions import VersionBook
+    from ..tasks.kinds import parameters
     from .commands import connect
 
     chain = connect(network, deployment)
@@ -148,10 +151,13 @@ def _from_chain(root: bytes, network: str, deployment: Path | None, home: Path) 
                 if beacon is None:
                     raise CommonweightError("E1906", "the round's beacon block is not there yet", "try again")
                 private = chain.chain_id in LOCAL_CHAINS
-                library = Library(Store(home), lambda: list(state.endpoints.values()), allow_private=private)
+                store = Store(home)
+                library = Library(store, lambda: list(state.endpoints.values()), allow_private=private)
                 lease = lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)
-                spec = Spec.decode(library.get(task.spec, evidence.MAX_SPEC))
-                return with_rollouts(lease, state, task, spec), task.spec, library.get
+                lineage = Lineage(library, VersionBook(home / "versions"), parameters)
+                lease, start = Replicas(lineage).lease(task, lease)
+                store.put(start.encode())  # nobody ships a replica: everybody derives it
+                return with_rollouts(lease, state, task, lineage.spec(task)), task.spec, library.get
     raise CommonweightError(
         "E1906",
         f"no work with root {root.hex()} was submitted on chain {chain.chain_id}",

@@ -161,12 +161,14 @@ class BlockCodec:
 
     def decode_lanes(self, payload: bytes | memoryview, count: int) -> npt.NDArray[np.int32]:
         """Strict inverse of `encode_lanes`, by integer arithmetic only."""
+        return np.concatenate([np.empty(0, np.int32), *self.lane_tiles(payload, count)])
+
+    def lane_tiles(self, payload: bytes | memoryview, count: int) -> Iterator[npt.NDArray[np.int32]]:
+        """The same piece by piece, in order."""
         self._require_size(payload, count)
-        out = np.empty(count, dtype=np.int32)
         for at, index, scale in self._tiles(LANES, payload, count):
             tile = self.levels.level(index).astype(np.int32) * scale[:, None].astype(np.int32)
-            out[at : at + tile.size] = tile.reshape(-1)[: count - at]
-        return out
+            yield tile.reshape(-1)[: count - at]
 
     def _require_size(self, payload: bytes | memoryview, count: int) -> None:
         """Before anything is allocated for ``count`` values."""

@@ -11,7 +11,7 @@ that were sent.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -53,6 +53,9 @@ class Codec(Protocol):
     def decode_lanes(self, payload: bytes | memoryview, count: int) -> Lanes:
         """Exactly ``count`` lanes, the same on every machine, or `EncodingError`. Total on hostile bytes."""
 
+    def lane_tiles(self, payload: bytes | memoryview, count: int) -> Iterator[Lanes]:
+        """The same piece by piece, in order, so that large vectors need not be held at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlainCodec:
@@ -86,6 +89,10 @@ class PlainCodec:
         """Strict inverse of `encode_lanes`."""
         self._require_exact()
         return np.frombuffer(self._sized(payload, count), dtype="<i4").astype(np.int32)
+
+    def lane_tiles(self, payload: bytes | memoryview, count: int) -> Iterator[Lanes]:
+        """The same as one piece."""
+        yield self.decode_lanes(payload, count)
 
     def _require_exact(self) -> None:
         if not self.exact:

@@ -10,6 +10,7 @@ The selection follows SparseLoCo (arXiv 2508.15706); keep an error feedback arou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,11 +63,16 @@ class TopKCodec:
 
     def decode_lanes(self, payload: bytes | memoryview, count: int) -> npt.NDArray[np.int32]:
         """Strict inverse of `encode_lanes`, by integer arithmetic only."""
+        return np.concatenate([np.empty(0, np.int32), *self.lane_tiles(payload, count)])
+
+    def lane_tiles(self, payload: bytes | memoryview, count: int) -> Iterator[npt.NDArray[np.int32]]:
+        """The same piece by piece, in order."""
         self._require_size(payload, count)
-        out = np.zeros(count, dtype=np.int32)
-        for at, level, scale in self._entries(LANES, payload, count):
-            out[at] = level.astype(np.int32) * scale.astype(np.int32)
-        return out
+        step = GROUP * self.chunk
+        for number, (at, level, scale) in enumerate(self._entries(LANES, payload, count)):
+            out = np.zeros(min(step, count - number * step), dtype=np.int32)
+            out[at - number * step] = level.astype(np.int32) * scale.astype(np.int32)
+            yield out
 
     def _require_size(self, payload: bytes | memoryview, count: int) -> None:
         """Before anything is allocated for ``count`` values."""
@@ -130,13 +136,11 @@ class TopKCodec:
 
     def _entries(
         self, scales: Scales, payload: bytes | memoryview, count: int
-    ) -> list[tuple[Array, Array, Array]]:
+    ) -> Iterator[tuple[Array, Array, Array]]:
         """Positions, levels and scales of all entries, in groups, having checked every rule of the encoding."""
         records = np.frombuffer(payload, dtype=np.uint8).reshape(-1, self._record)
-        return [
-            self._decode_rows(scales, records[first : first + GROUP], first, count)
-            for first in range(0, len(records), GROUP)
-        ]
+        for first in range(0, len(records), GROUP):
+            yield self._decode_rows(scales, records[first : first + GROUP], first, count)
 
     def _decode_rows(
         self, scales: Scales, records: Bytes, first: int, total: int

@@ -20,6 +20,7 @@ T = TypeVar("T")
 TOKEN = 10**18
 KINDS = ("pretrain", "grpo")
 MERGE_RULES = ("mean", "trimmed")
+TOPOLOGIES = ("complete", "ring", "expander", "small-world", "exponential", "hypercube")
 UPDATE_CODECS = ("none", "int8", "int4", "2bit", "topk8", "topk")
 """Wire codecs of updates, by their names in `collectives.codecs`."""
 MAX_TRAJECTORIES = 65_536
@@ -149,6 +150,26 @@ class RlSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ExchangeSpec:
+    """Who merges with whom, and how many machines may share one lease.
+
+    With ``complete`` all trainers of a round start from one model version. With any other ``topology`` each trainer
+    goes on from a replica of its own, mixed after every round with the committed states of its neighbours in a graph
+    of that ``degree``. A lease's segments may be shared out among the machines of a ``cell``, at most that many; the
+    update is then the mean of theirs.
+    """
+
+    topology: str = "complete"
+    degree: U16 = 4
+    cell: U16 = 8
+
+    @property
+    def sparse(self) -> bool:
+        """Whether trainers keep replicas of their own."""
+        return self.topology != "complete"
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """The canonical spec; ``root`` names it on the chain."""
 
@@ -164,6 +185,7 @@ class Spec:
     initial_model: B32
     decoder: DecoderSpec = DecoderSpec()
     rl: RlSpec = RlSpec()
+    exchange: ExchangeSpec = ExchangeSpec()
 
     def encode(self) -> bytes:
         """Canonical bytes."""
@@ -180,6 +202,7 @@ class Spec:
         spec = codec.decode(Spec, data)
         check_training(spec.kind, spec.model, spec.training, spec.merge, spec.verification)
         check_rl(spec.kind, spec.model, spec.decoder, spec.training, spec.rl, spec.verification)
+        check_exchange(spec.kind, spec.merge, spec.exchange)
         if spec.kind == "pretrain" and not 0 < spec.validation_length < spec.data_length:
             raise _bad("validation_length", "must lie inside the data")
         return spec
@@ -287,6 +310,7 @@ class TaskFile:
     decoder: DecoderSpec = DecoderSpec()
     rl: RlSpec = RlSpec()
     start: StartSpec = StartSpec()
+    exchange: ExchangeSpec = ExchangeSpec()
 
 
 _SECTIONS: dict[str, type] = {
@@ -299,6 +323,7 @@ _SECTIONS: dict[str, type] = {
     "decoder": DecoderSpec,
     "rl": RlSpec,
     "start": StartSpec,
+    "exchange": ExchangeSpec,
 }
 _AMOUNTS = {"reward", "bond", "merge_reward", "merge_bond"}
 
@@ -330,6 +355,7 @@ def parse_task(text: str) -> TaskFile:
     task = TaskFile(name=name, kind=kind, **parts)
     check_training(kind, task.model, task.training, task.merge, task.verification)
     check_rl(kind, task.model, task.decoder, task.training, task.rl, task.verification)
+    check_exchange(kind, task.merge, task.exchange)
     if not 0 < task.data.validation_fraction < 0.9:
         raise _bad("data.validation_fraction", "must lie between 0 and 0.9")
     check_economy(task.economy)
@@ -560,6 +586,28 @@ def check_rl(
         (0 < rl.mask <= 1, "rl.mask", "must be above 0 and at most 1"),
         (0 < rl.max_margin < 1, "rl.max_margin", "must lie between 0 and 1"),
         (0 < rl.max_logprob_error < 1, "rl.max_logprob_error", "must lie between 0 and 1"),
+    ]
+    for ok, where, why in rules:
+        if not ok:
+            raise _bad(where, why)
+
+
+def check_exchange(kind: str, merge: MergeSpec, exchange: ExchangeSpec) -> None:
+    """Refuse an exchange that replicas could not keep, or nobody could audit. Raises E1004."""
+    rules = [
+        (exchange.topology in TOPOLOGIES, "exchange.topology", f"must be one of {', '.join(TOPOLOGIES)}"),
+        (
+            not exchange.sparse or kind == "pretrain",
+            "exchange.topology",
+            "must be complete: only the kind pretrain keeps replicas",
+        ),
+        (
+            not exchange.sparse or merge.rule == "mean",
+            "merge.rule",
+            'must be "mean" where trainers keep replicas: their mean is the task\'s version',
+        ),
+        (2 <= exchange.degree <= 16, "exchange.degree", "must be 2..16 neighbours"),
+        (1 <= exchange.cell <= 64, "exchange.cell", "must be 1..64 machines"),
     ]
     for ok, where, why in rules:
         if not ok:

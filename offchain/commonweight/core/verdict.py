@@ -64,6 +64,7 @@ class Measure:
 class Evidence:
     """A verdict with everything that repeating it takes: all else are artifacts, by their roots.
 
+    ``mix``: in a sparse task the leaf of the mixing step before this work, in hexadecimal.
     ``rollout`` and ``sources``: as of the lease.
     """
 
@@ -87,6 +88,7 @@ class Evidence:
     rollout: bool = False
     sources: tuple[B32, ...] = ()
     previous: B32 = bytes(32)
+    mix: str = ""
 
     def encode(self) -> bytes:
         """Canonical bytes."""

@@ -19,6 +19,7 @@ from ..chain.deployment import LOCAL_CHAINS
 from ..chain.follower import Follower
 from ..chain.journal import Journal
 from ..chain.sender import Refused, Sender
+from ..collectives.cell import Cell
 from ..core.duties import Duty, Todo, cranks, mask_final
 from ..core.errors import CommonweightError
 from ..core.fold import fold
@@ -38,6 +39,7 @@ from .jobs import Jobs
 from .leasing import lease_of, place_of, with_rollouts
 from .lineage import Lineage
 from .metrics import Metrics
+from .replicas import Replicas
 
 log = logging.getLogger("commonweight.node")
 TRANSIENT = ("E1203", "E1206")
@@ -59,6 +61,7 @@ class Settings:
     public_url: str = ""
     seats: int = 1
     leases: int = 1
+    cell: Cell | None = None
     rollouts: bool = False
     window: int = 4
     """Newest versions that are never evicted."""
@@ -95,6 +98,7 @@ class Node:
         self._said = False
         self.jobs = Jobs(self._job_failed)
         self.lineage = Lineage(kit.library, kit.book, parameters)
+        self.replicas = Replicas(self.lineage)
         self.versions: dict[int, bytes] = {}
         self.farewell = Farewell(AddressPolicy(kit.chain.chain_id in LOCAL_CHAINS))
         self.stop = threading.Event()
@@ -138,7 +142,8 @@ class Node:
                 self.write_result()
                 break
             self.stop.wait(self.settings.poll_seconds)
-        self.kit.metrics.write("stop", role=self.role)
+        store = self.kit.store
+        self.kit.metrics.write("stop", role=self.role, stored=store.held, evicted=store.evicted)
         self.jobs.close()
 
     def tick(self) -> None:

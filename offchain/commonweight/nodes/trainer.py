@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import chain as chained
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..core.seeds import is_decoy, mandatory, seal_of
 from ..core.spec import Spec
 from ..core.state import Round, Task, Work, WorkState
 from ..core.works import NONE, Header
+from ..tasks.base import TaskKind, TrainFunction
 from ..tasks.decoys import decoy_of
 from ..tasks.kinds import task_kind
 from ..tasks.lease import Lease, Product
@@ -97,12 +99,18 @@ class Trainer(Node):
                 self.call(name, "Tasks", "relinquish", task.id, last.index, work.slot)
 
     def do_claim(self, task: int, index: int) -> None:
-        """Claim with a sealed secret that is journalled before the chain can see its hash."""
+        """Claim every lease that is wanted and free, each with a sealed secret of its own."""
         found = self.state.tasks[task]
-        if self.state.free.get(self.me, 0) < found.params["bond"]:
-            return
-        held = found.rounds[index].works.values() if index in found.rounds else ()
-        nth = sum(w.trainer == self.me and w.origin is None for w in held)
+        round_ = found.rounds.get(index)
+        works = round_.works.values() if round_ else ()
+        held = sum(w.trainer == self.me and w.origin is None for w in works)
+        vacant = found.params["slots"] - (round_.claimed if round_ else 0)
+        affordable = self.state.free.get(self.me, 0) // found.params["bond"]
+        for nth in range(held, held + min(self.settings.leases - held, vacant, affordable)):
+            self._claim(task, index, nth)
+
+    def _claim(self, task: int, index: int, nth: int) -> None:
+        """Claim with a sealed secret that is journalled before the chain can see its hash."""
         name = _nth(f"{task}:{index}", nth)
         secret = self.kit.journal.recall(f"secret:{name}") or secrets.token_bytes(32)
         self.kit.journal.remember(f"secret:{name}", secret)
@@ -139,11 +147,11 @@ class Trainer(Node):
     def _train(self, task: Task, round_: Round, work: Work, lease: Lease) -> bytes:
         key = f"{task.id}:{round_.index}:{work.slot}"
         spec, data = self.lineage.spec(task), self.lineage.data(task)
-        base = self.lineage.version(task, round_.base)
+        lease, base = self.replicas.lease(task, lease)
         blinding = self.kit.journal.recall(f"blinding:{key}") or secrets.token_bytes(32)
         self.kit.journal.remember(f"blinding:{key}", blinding)
         kind = task_kind(spec.kind)
-        train = kind.cheats[self.settings.attack] if self.settings.attack != "none" else kind.train
+        train = self._train_function(kind)
         lease = gathered(spec, lease, self.get)
         with self.kit.metrics.timed("train", task=task.id, round=round_.index, slot=work.slot) as extra:
             extra |= {"rollout": lease.rollout, "sources": len(lease.sources)}
@@ -156,6 +164,20 @@ class Trainer(Node):
             extra |= {"loss": product.loss, "cheated": product.cheated, "root": product.root, **product.notes}
         self._keep(key, product)
         return product.root
+
+    def _train_function(self, kind: TaskKind) -> TrainFunction:
+        """Honest, with the cell's machines where there is a cell, or the cheat that this trainer is told to be."""
+        if self.settings.attack in kind.cheats:
+            return kind.cheats[self.settings.attack]
+        cell = self.settings.cell
+        if cell is None:
+            return kind.train
+        if kind.share is None:
+            self.kit.metrics.write(
+                "problem", error="this kind of task is not shared out: the trainer works alone"
+            )
+            return kind.train
+        return partial(kind.share, cell=cell)
 
     def _carrying(self, task: Task, spec: Spec, lease: Lease) -> Lease:
         """The lease with what the update's codec dropped of the work before it; without, where that is lost."""

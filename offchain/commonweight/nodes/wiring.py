@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eth_account.signers.local import LocalAccount
@@ -31,7 +31,8 @@ from ..shardcast.server import ArtifactServer
 from ..shardcast.signing import Domain
 from ..shardcast.store import Store
 from ..shardcast.versions import VersionBook
-from ..tasks.kinds import cheat_names
+from ..tasks.kinds import assistant_cheats, cheat_names
+from .cell import ALONE, CellPlan, open_cell
 from .doubles import DOUBLES
 from .metrics import Metrics
 from .neighbours import Neighbours
@@ -67,6 +68,7 @@ class NodeConfig:
     public_url: str = ""
     seats: int = 1
     leases: int = 1
+    cell: CellPlan = ALONE
     rollouts: bool = False
     store_bytes: int = LIMITS.store_bytes
 
@@ -134,7 +136,8 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
                 leases=config.leases,
                 rollouts=config.rollouts,
             )
-            yield role(kit, settings)
+            with open_cell(config.cell, config.home, sender.address.hex(), metrics.write) as cell:
+                yield role(kit, replace(settings, cell=cell))
         finally:
             neighbours.stop()
             server.stop()
@@ -143,7 +146,7 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
 def _role(config: NodeConfig) -> type[Node]:
     """The role's class, or the test double that ``attack`` names. Raises E1904 for a name unknown to the role."""
     if config.role == "trainer":
-        known = cheat_names()
+        known = (*cheat_names(), *assistant_cheats())
     else:
         known = tuple(name for name, (role, _) in DOUBLES.items() if role == config.role)
     if config.attack != "none" and config.attack not in known:

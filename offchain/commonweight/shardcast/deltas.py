@@ -92,7 +92,10 @@ def gathered(
     made: list[bytes] = []
     try:
         for part in parts:
-            if not library.store.has(part.update) and _lanes_of(library, part, count, result, or_lanes):
+            here = library.store.has(part.update)
+            if here and part.codec != "none" and not library.store.served(part.update):
+                made.append(part.update)  # decoded by a merge that was killed
+            elif not here and _lanes_of(library, part, count, result, or_lanes):
                 made.append(part.update)
         yield
     finally:
@@ -107,8 +110,7 @@ def _lanes_of(library: Library, part: WirePart, count: int, result: Upgrade, or_
         _count(result, library.ensure(part.wire, size))
         if part.codec == "none":
             return False
-        lanes = unpack_update(part.codec, library.store.get(part.wire, size), count, part.update)
-        library.store.put(lanes, published=False)
+        unpack_update(library.store, part.codec, library.store.get(part.wire, size), count, part.update)
         return True
     except CommonweightError as error:
         if error.code == "E1404" or not or_lanes:

@@ -4,14 +4,17 @@ the chain can look into and the few bytes that travel are one and the same updat
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..collectives.codecs import codec
-from ..core import fixed, merkle
+from ..core import fixed
 from ..core.errors import EncodingError
 from ..core.fixed import Lanes
+from .files import disk_errors, write_at
+from .store import Store
 
 LIMIT = 32_000
 """Largest lane that is quantised: its decode, which may be larger, still has 16 bits."""
@@ -50,9 +53,20 @@ def wire_size(through: str, count: int) -> int:
     return 4 * fixed.padded(count) if through == "none" else codec(through).size(count)
 
 
-def unpack_update(through: str, wire: bytes, count: int, update: bytes) -> bytes:
-    """The lanes' artifact behind wire bytes; `EncodingError` unless its root is ``update``. Total on hostile bytes."""
-    lanes = wire if through == "none" else fixed.to_bytes(codec(through).decode_lanes(wire, count))
-    if merkle.root(lanes) != update:
-        raise EncodingError(f"these wire bytes are not update {update.hex()}")
-    return lanes
+def unpack_update(store: Store, through: str, wire: bytes, count: int, update: bytes) -> None:
+    """Put the lanes behind wire bytes into the store, unpublished, one piece of them in memory at a time.
+
+    `EncodingError` unless their root is ``update``; then nothing is kept. Total on hostile bytes. Raises E1404.
+    """
+    size = 4 * fixed.padded(count)
+    with store.draft(size) as draft:
+        at = 0
+        with disk_errors(store.folder):
+            os.ftruncate(draft.handle, size)
+            for lanes in codec(through).lane_tiles(wire, count):
+                write_at(draft.handle, lanes.astype("<i4").tobytes(), at)
+                at += 4 * lanes.size
+        manifest = draft.hashed()
+        if manifest.root != update:
+            raise EncodingError(f"these wire bytes are not update {update.hex()}")
+        draft.keep(False, manifest)

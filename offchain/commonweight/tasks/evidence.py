@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..core import codec, fixed
+from ..core import codec, fixed, merkle
 from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import ModelVersion
 from ..core.spec import Spec
@@ -37,6 +37,7 @@ def write(lease: Lease, spec: bytes, work: bytes, segments: Sequence[int], verdi
         leaf=verdict.leaf,
         counts=tuple(Count(name, value) for name, value in verdict.evidence),
         measures=tuple(Measure(name, float(value)) for name, value in verdict.measures),
+        mix=lease.mix.hex(),
         rollout=lease.rollout,
         sources=lease.sources,
         previous=lease.previous,
@@ -46,6 +47,10 @@ def write(lease: Lease, spec: bytes, work: bytes, segments: Sequence[int], verdi
 def lease_of(evidence: Evidence) -> Lease:
     """The lease that a record speaks of."""
     e = evidence
+    try:
+        mix = bytes.fromhex(e.mix)
+    except ValueError as error:
+        raise EncodingError("the mixing step of a record is not hexadecimal") from error
     return Lease(
         e.chain_id,
         e.tasks,
@@ -55,6 +60,7 @@ def lease_of(evidence: Evidence) -> Lease:
         e.trainer,
         e.base,
         e.seed,
+        mix=mix,
         rollout=e.rollout,
         sources=e.sources,
         previous=e.previous,
@@ -65,6 +71,9 @@ def claimed_lease(work: bytes, fetch: Fetch) -> tuple[Lease, bytes]:
     """Lease and spec root that a work itself claims to belong to. Raises `EncodingError`, or as ``fetch`` does."""
     header = Header.decode(fetch(work, 1024))
     meta = codec.decode(Meta, fetch(header.meta_root, META_BYTES))
+    mix = b""
+    if header.step_count == header.trajectory_count + 1:
+        mix = fetch(header.step_root, header.step_count * merkle.LEAF)[-merkle.LEAF :]
     lease = Lease(
         meta.chain_id,
         meta.tasks,
@@ -74,6 +83,7 @@ def claimed_lease(work: bytes, fetch: Fetch) -> tuple[Lease, bytes]:
         meta.trainer,
         meta.base,
         meta.seed,
+        mix=mix,
         rollout=header.update_length == 0,
         sources=meta.sources,
         previous=meta.previous,

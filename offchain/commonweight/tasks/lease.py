@@ -28,6 +28,8 @@ NO_UPDATE = Packed(b"")
 class Lease:
     """One slot of a round, claimed; ``seed`` decides its data (see `core.seeds.lease_seed`).
 
+    ``base`` names the version that training starts from: the round's, or in a sparse task the trainer's own replica.
+    ``mix`` is the leaf of the mixing step that led to that replica, and empty where there was none.
     A ``rollout`` lease delivers trajectories only. ``sources`` are the accepted rollout works that another one also
     learns from, ``contents`` their trajectories, one artifact per source and segment, where they were fetched already.
     ``previous``: root of the trainer's work in the version that this round trains from, whose residual the update may
@@ -42,6 +44,7 @@ class Lease:
     trainer: bytes
     base: bytes
     seed: bytes
+    mix: bytes = b""
     rollout: bool = False
     sources: tuple[bytes, ...] = ()
     contents: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
@@ -131,6 +134,11 @@ def segment_batches(spec: Spec, data: bytes, seed: bytes, index: int) -> list[Ba
     return [batch(spec, data, seed, first + i) for i in range(spec.training.segment)]
 
 
+def shares(segments: int, members: int) -> tuple[range, ...]:
+    """The segments of a lease shared out among the machines of a cell; each starts its own from the base version."""
+    return tuple(range(segments * k // members, segments * (k + 1) // members) for k in range(members))
+
+
 def batches_hash(batches: list[Batch]) -> bytes:
     """What a step leaf says of its segment's data."""
     return tagged("batches", *(b.tobytes() for b in batches))
@@ -141,9 +149,22 @@ def tokens_hash(first: Batch) -> bytes:
     return tagged("tokens", np.ascontiguousarray(first[:, :-1]).tobytes())
 
 
+def update_lanes(spec: Spec, base: ModelVersion, trained: npt.NDArray[np.float32]) -> fixed.Lanes:
+    """Where ``trained`` leads from the base version; of a cell's machines, one row each, the floor mean."""
+    rows = np.atleast_2d(trained)
+    total = np.zeros(base.weights.size, dtype=np.int64)
+    for row in rows:
+        total += fixed.make_update(base.weights, row, spec.merge)
+    lanes: fixed.Lanes = (total // len(rows)).astype(np.int32)
+    return lanes
+
+
 def make_update(spec: Spec, base: ModelVersion, trained: npt.NDArray[np.float32], lease: Lease) -> Packed:
-    """The update of a lease whose training ended at weights ``trained``, shape ``(n,)``. Raises `EncodingError`."""
-    lanes = fixed.make_update(base.weights, trained, spec.merge)
+    """The update of a lease whose training ended at weights ``trained``. Raises `EncodingError`.
+
+    Shape ``(n,)``, or ``(machines, n)`` where a cell trained it.
+    """
+    lanes = update_lanes(spec, base, trained)
     carried = fixed.from_bytes(lease.carried, lanes.size) if lease.carried else None
     return pack_update(spec.merge.codec, lanes, carried)
 
@@ -189,7 +210,7 @@ def assemble_leaves(
     ``sketches`` is the root of the segments' sketches, zero for kinds that replay exactly and have none. An empty
     update is none: such a work is paid and never merged.
     """
-    step_list, trajectory_list = pack(steps), pack(trajectories)
+    step_list, trajectory_list = pack(steps) + lease.mix, pack(trajectories)
     named |= {merkle.root(piece): piece for piece in (update.wire, update.residual) if piece}
     meta = codec.encode(
         Meta(
@@ -220,7 +241,7 @@ def assemble_leaves(
         trajectory_root=merkle.root(trajectory_list),
         trajectory_count=len(trajectories),
         step_root=merkle.root(step_list),
-        step_count=len(steps),
+        step_count=len(step_list) // merkle.LEAF,
         meta_root=merkle.root(meta),
     )
     artifacts[header.root] = header.encode()

@@ -9,6 +9,8 @@ refused, so are values that are not finite, and a sequence is judged as a whole 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,8 @@ from .field import Ints, P, evaluate, interpolate
 from .topk import NOT_FINITE, Bits, injective_moduli, select, select_on_device
 
 Floats = npt.NDArray[np.float64]
+Wide = npt.NDArray[np.uint32]
+Values = TypeVar("Values", Bits, Wide)
 
 CONTROL_EVERY = 4
 """One control point for so many top indices: a point where an honest proof has nothing to say."""
@@ -69,23 +73,44 @@ def chunk_count(tokens: int, chunk: int) -> int:
     return -(-tokens // chunk)
 
 
-def _split(bits: Bits, topk: int, chunk: int) -> list[Bits]:
+def _split(values: Values, topk: int, chunk: int) -> list[Values]:
     """Rows of whole chunks, and the short last one as a row of its own. Raises `EncodingError` if too short."""
-    tokens, dim = bits.shape
+    tokens, dim = values.shape
     full = tokens // chunk
     rest = tokens - full * chunk
     if tokens == 0 or (rest or chunk) * dim < topk:
         raise EncodingError(f"{tokens} hidden states are too few for the top {topk} of each chunk of {chunk}")
-    parts = [bits[: full * chunk].reshape(full, -1)] if full else []
-    return [*parts, bits[full * chunk :].reshape(1, -1)] if rest else parts
+    parts: list[Values] = [values[: full * chunk].reshape(full, -1)] if full else []
+    if rest:
+        parts.append(values[full * chunk :].reshape(1, -1))
+    return parts
+
+
+def _parts(hidden: Tensor, topk: int, chunk: int) -> list[tuple[Bits, Wide]]:
+    """`_split` for kernels, which round float32 themselves: patterns of bfloat16, or of float32, and none of the other.
+
+    Raises `EncodingError` as `_split`.
+    """
+    if hidden.dtype != torch.float32:
+        return [(rows, np.empty((0, 0), dtype=np.uint32)) for rows in _split(bf16_bits(hidden), topk, chunk)]
+    patterns = hidden.detach().contiguous().numpy().view(np.uint32)
+    return [(np.empty((0, 0), dtype=np.uint16), rows) for rows in _split(patterns, topk, chunk)]
 
 
 def _top(hidden: Tensor, topk: int, chunk: int) -> tuple[Ints, Ints]:
     """Indices of the top values of each chunk and their bit patterns, ``(chunks, k)`` each. Raises `EncodingError`."""
     if hidden.device.type != "cpu":
         return _top_on_device(hidden, topk, chunk)
-    parts = _split(bf16_bits(hidden), topk, chunk)
-    found = [(rows, select(rows, topk)) for rows in parts]
+    compiled = fast.kernels(hidden.numel())
+    if compiled is not None:
+        indices = np.empty((chunk_count(len(hidden), chunk), topk), dtype=np.int64)
+        values, done = np.empty_like(indices), 0
+        for rows, wide in _parts(hidden, topk, chunk):
+            part = slice(done, done + len(rows) + len(wide))
+            compiled.tops(rows, wide, topk, indices[part], values[part])
+            done = part.stop
+        return indices, _require_finite(values)
+    found = [(rows, select(rows, topk)) for rows in _split(bf16_bits(hidden), topk, chunk)]
     indices = np.concatenate([top for _, top in found])
     values = np.concatenate([np.take_along_axis(rows, top, axis=1) for rows, top in found]).astype(np.int64)
     return indices, _require_finite(values)
@@ -153,7 +178,12 @@ def verify(hidden: Tensor, proofs: Proofs, topk: int, chunk: int) -> ProofStats:
 
     Raises `EncodingError` when the number of proofs is not the number of chunks, or as `build` does.
     """
-    exponents, mantissas, signs, hits = _statistics(hidden, proofs, topk, chunk)
+    compiled = fast.kernels(hidden.numel()) if hidden.device.type == "cpu" else None
+    if compiled is not None:
+        return _verify_compiled(compiled, hidden, proofs, topk, chunk)
+    top, own = _top(hidden, topk, chunk)
+    _require_count(len(top), proofs)
+    exponents, mantissas, signs, hits = _statistics(top, own, proofs, topk)
     return ProofStats(
         chunks=len(proofs),
         exponent_mismatches=int(exponents.max()),
@@ -164,23 +194,21 @@ def verify(hidden: Tensor, proofs: Proofs, topk: int, chunk: int) -> ProofStats:
     )
 
 
-def _statistics(hidden: Tensor, proofs: Proofs, topk: int, chunk: int) -> tuple[Ints, Floats, Ints, Ints]:
-    """Per chunk: exponents that differ, mean mantissa error, signs that differ, control points that look filled."""
-    compiled = fast.kernels(hidden.numel()) if hidden.device.type == "cpu" else None
-    if compiled is None:
-        top, own = _top(hidden, topk, chunk)
-        _require_count(len(top), proofs)
-        return _compared(top, own, proofs, topk)
-    parts = _split(bf16_bits(hidden), topk, chunk)
-    _require_count(sum(len(rows) for rows in parts), proofs)
-    out, done = np.empty((len(proofs), 4), dtype=np.int64), 0
-    for rows in parts:
-        part = slice(done, done + len(rows))
+def _verify_compiled(
+    compiled: ModuleType, hidden: Tensor, proofs: Proofs, topk: int, chunk: int
+) -> ProofStats:
+    parts = _parts(hidden, topk, chunk)
+    _require_count(chunk_count(len(hidden), chunk), proofs)
+    totals, done = np.zeros(5), 0
+    for rows, wide in parts:
+        part = slice(done, done + len(rows) + len(wide))
         moduli, coefficients = proofs.moduli[part], np.ascontiguousarray(proofs.coefficients[part])
-        if not compiled.judge(rows, moduli, coefficients, CONTROL_EVERY, NOT_FINITE, out[part]):
+        highest = compiled.judge(rows, wide, moduli, coefficients, CONTROL_EVERY, WORST_MANTISSA, totals)
+        if highest >= NOT_FINITE:
             raise EncodingError("activations are not finite")
-        done += len(rows)
-    return out[:, 0], _means(out[:, 1], out[:, 0], topk), out[:, 2], out[:, 3]
+        done = part.stop
+    exponents, mantissa, signs, hits, score = totals.tolist()
+    return ProofStats(done, int(exponents), mantissa, int(signs), int(hits), score / done)
 
 
 def _require_count(chunks: int, proofs: Proofs) -> None:
@@ -188,8 +216,8 @@ def _require_count(chunks: int, proofs: Proofs) -> None:
         raise EncodingError(f"{chunks} chunks need as many proofs, not {len(proofs)}")
 
 
-def _compared(top: Ints, own: Ints, proofs: Proofs, topk: int) -> tuple[Ints, Floats, Ints, Ints]:
-    """`_statistics` from the verifier's top indices and its values there."""
+def _statistics(top: Ints, own: Ints, proofs: Proofs, topk: int) -> tuple[Ints, Floats, Ints, Ints]:
+    """Per chunk: exponents that differ, mean mantissa error, signs that differ, control points that look filled."""
     moduli = proofs.moduli[:, None]
     residues = top % moduli
     # Half a modulus away from a top index lies nothing in particular, and the prover cannot know where that is.
@@ -209,13 +237,8 @@ def compare(own: Ints, claimed: Ints) -> tuple[Ints, Floats]:
     exponent = (differ & 0x7F80) != 0
     mismatches = exponent.sum(axis=1)
     errors = np.where(exponent, 0, np.abs((own & 0x7F) - (claimed & 0x7F))).sum(axis=1)
-    return mismatches, _means(errors, mismatches, own.shape[1])
-
-
-def _means(errors: Ints, mismatches: Ints, topk: int) -> Floats:
-    """Mean mantissa error of each chunk over the positions whose exponents agree."""
-    same = topk - mismatches
-    return np.where(same > 0, errors / np.maximum(same, 1), WORST_MANTISSA)
+    same = own.shape[1] - mismatches
+    return mismatches, np.where(same > 0, errors / np.maximum(same, 1), WORST_MANTISSA)
 
 
 def fault(stats: ProofStats, topk: int, v: VerificationSpec) -> str:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit, uint64
 
-from .options import EXACT
+EXACT = {"cache": True, "nogil": True, "boundscheck": False, "error_model": "numpy"}
 
 LANES = 256
 _LN2 = math.log(2.0)
