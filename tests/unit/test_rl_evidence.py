@@ -12,7 +12,7 @@ from commonweight import toploc
 from commonweight.core.spec import VerificationSpec
 from commonweight.core.verdict import Outcome
 from commonweight.rl.trajectories import Trajectory
-from commonweight.tasks.rl_evidence import misfit
+from commonweight.tasks.rl_evidence import misfit, proofs_fit
 from tests.leases import Shelf
 from tests.rl_leases import tiny_rl
 
@@ -49,6 +49,7 @@ def test_values_that_round_the_other_way_are_no_cheat(values: int) -> None:
     assert 0 < stats.mantissa_mean <= values / 16
     assert toploc.fault(stats, V.topk, V), "the spec's share alone would have it rejected"
     assert misfit(moved, row(hidden), V) == ""
+    assert proofs_fit([moved] * 3, [row(hidden)] * 3, V), "nor do they cost a look at each trajectory"
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.1, 1.0])
@@ -56,6 +57,7 @@ def test_other_weights_are_found_all_the_same(noise: float) -> None:
     hidden = states()
     other = hidden * (1 + noise * torch.randn(hidden.shape, generator=torch.Generator().manual_seed(2)))
     assert misfit(other, row(hidden), V)
+    assert not proofs_fit([hidden, other], [row(hidden)] * 2, V)
 
 
 def test_the_lease_that_was_rejected_wrongly_is_valid() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from inspect import signature
 
 import pytest
 
+from commonweight.cli.main import trainer_run
 from commonweight.core.verdict import Outcome
 from commonweight.core.works import TREE_HEADER, TREE_STEPS, TREE_TRAJECTORIES, TREE_UPDATE, WITHHELD
 from commonweight.rl.learner import chosen
@@ -188,3 +190,8 @@ def test_a_filter_that_nothing_passes_leaves_nothing_to_learn() -> None:
     verdict = task.check(lease, Shelf.of(product))
     assert verdict.outcome is Outcome.VALID, verdict.reason
     assert grpo.units(task.spec) == len(range(KIND.units(task.spec)))
+
+
+def test_a_trainer_can_be_told_to_take_rollouts_only() -> None:
+    """A merge of two branches once left the option with validators alone."""
+    assert {"rollouts", "leases", "store_gib"} <= set(signature(trainer_run).parameters)

@@ -309,13 +309,12 @@ def _role_command(role: str, help_: str) -> typer.Typer:
         exit_when_done: Done = False,
         attack: Attack = "none",
         seats: Seats = 1,
-        rollouts: Rollouts = False,
         store_gib: StoreGib = 64.0,
     ) -> None:
         from ..nodes.wiring import run_node
 
         where = (network, deployment, task, listen, public_url, exit_when_done)
-        run_node(_node(role, home, key, password_file, *where, attack, seats, 1, rollouts, store_gib))
+        run_node(_node(role, home, key, password_file, *where, attack, seats, 1, False, store_gib))
 
     group.command("run", help=f"Run a {role} until Ctrl-C, or until the task is done.")(run)
     return group
@@ -337,11 +336,13 @@ def trainer_run(
     exit_when_done: Done = False,
     attack: Attack = "none",
     leases: Leases = 1,
+    rollouts: Rollouts = False,
     cell: Annotated[int, typer.Option(min=1, max=64, help="Processes here that share each lease.")] = 1,
     cell_peers: Annotated[
         str, typer.Option(help="HOST:PORT,... of assistants on other machines (`trainer assist`).")
     ] = "",
     cell_token: Annotated[Path | None, typer.Option(help="File with the cell's token.")] = None,
+    store_gib: StoreGib = 64.0,
 ) -> None:
     """Run a trainer until Ctrl-C, or until the task is done."""
     from dataclasses import replace
@@ -356,7 +357,7 @@ def trainer_run(
         )
     peers = tuple(split_listen(peer.strip()) for peer in cell_peers.split(",") if peer.strip())
     where = (network, deployment, task, listen, public_url, exit_when_done)
-    config = _node("trainer", home, key, password_file, *where, attack, 1, leases)
+    config = _node("trainer", home, key, password_file, *where, attack, 1, leases, rollouts, store_gib)
     run_node(replace(config, cell=CellPlan(cell, peers, cell_token, attack)))
 
 

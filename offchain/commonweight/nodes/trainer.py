@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,6 +28,8 @@ from . import exhibits
 from .leasing import place_of
 from .node import Kit, Node, Settings
 
+log = logging.getLogger("commonweight.node")
+
 
 class Trainer(Node):
     """The trainer role in one task; ``settings.attack`` names a cheat for demonstrations and tests."""
@@ -35,6 +38,7 @@ class Trainer(Node):
 
     def __init__(self, kit: Kit, settings: Settings) -> None:
         super().__init__(kit, settings)
+        self._told = False
         self.handlers |= {
             Duty.CLAIM: self.do_claim,
             Duty.TRAIN: self.do_train,
@@ -81,7 +85,12 @@ class Trainer(Node):
 
     def _give_back(self, task: Task) -> None:
         """A learning lease that a small device got because somebody claimed in the same block."""
-        if not self.settings.rollouts or not task.rounds:
+        if not self.settings.rollouts:
+            return
+        if not self._told and self._is_rollout(task.params["slots"] - 1) is False:
+            self._told = True
+            log.warning("task %d has no rollout leases: a trainer without --rollouts can work on it", task.id)
+        if not task.rounds:
             return
         last = task.rounds[max(task.rounds)]
         half = (last.begun_at + last.claim_end) // 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -127,7 +127,20 @@ class _Lane:
     ends: npt.NDArray[np.int64]
     noise: npt.NDArray[np.float64]
     noise_from: int = -NOISE_STEPS
+    unscored: list[Tensor] = field(default_factory=list)
     step: int = 0
+
+    def score(self, temperature: float) -> None:
+        """Log-probabilities of the tokens of the last steps, at once: a call costs more than what few entries take."""
+        if not self.unscored:
+            return
+        steps = slice(self.step - len(self.unscored), self.step)
+        logits = torch.stack(self.unscored, dim=1)
+        scaled = logits if temperature in (0, 1) else logits / temperature
+        tokens = torch.from_numpy(self.tokens[:, steps].astype(np.int64))
+        picked = scaled.gather(-1, tokens[:, :, None])[:, :, 0]
+        self.logprobs[:, steps] = (picked - torch.logsumexp(scaled, dim=-1)).numpy()
+        self.unscored.clear()
 
     def noise_now(self, vocab: int) -> npt.NDArray[np.float64]:
         """Gumbel noise of this step, ``(rows, vocab)``; made for several steps at once, since it needs no logits."""
@@ -255,12 +268,14 @@ class RolloutEngine:
 
     def _advance(self, lane: _Lane) -> list[Completion]:
         at = lane.step
-        chosen, logprobs = self._choose(lane)
+        chosen = self._choose(lane)
         lane.tokens[:, at] = chosen
-        lane.logprobs[:, at] = logprobs
+        lane.unscored.append(lane.logits)
         if self.proving:
             lane.window[:, at % self.proving.chunk] = lane.hidden
         lane.step = at + 1
+        if lane.logits.numel() > SMALL:
+            lane.score(self._rule.temperature)
         over = (chosen == self.sampling.stop) | (lane.limit <= lane.step)
         lane.ends[(lane.ends == 0) & over] = lane.step
         live = lane.ends == 0
@@ -273,21 +288,17 @@ class RolloutEngine:
             lane.logits, lane.hidden = lane.policy.decode(lane.cache, token)
         return done
 
-    def _choose(self, lane: _Lane) -> tuple[npt.NDArray[np.int64], Floats]:
-        """The seeded choice of every row and its log-probability at the sampling temperature."""
+    def _choose(self, lane: _Lane) -> npt.NDArray[np.int64]:
+        """The seeded choice of every row."""
         rule = self._rule
         logits = lane.logits.numpy()
         if rule.temperature and logits.size <= SMALL:
-            chosen = _race(logits, lane.noise_now(logits.shape[1]), rule.temperature)
-        else:
-            rows = noise.row_keys(lane.keys, lane.first + lane.step)
-            chosen = seeded.choose(logits, rows, rule)[0]
-        scaled = lane.logits if rule.temperature in (0, 1) else lane.logits / rule.temperature
-        picked = scaled.gather(-1, torch.from_numpy(chosen)[:, None])[:, 0]
-        return chosen, (picked - torch.logsumexp(scaled, dim=-1)).numpy()
+            return _race(logits, lane.noise_now(logits.shape[1]), rule.temperature)
+        return seeded.choose(logits, noise.row_keys(lane.keys, lane.first + lane.step), rule)[0]
 
     def _compact(self, lane: _Lane, live: npt.NDArray[np.bool_], boundary: bool) -> list[Completion]:
-        """Hand out the rows that ended and drop them; make the proofs that are due."""
+        """Hand out the rows that ended and drop them; make the log-probabilities and proofs that are due."""
+        lane.score(self._rule.temperature)
         ended = np.flatnonzero(~live)
         if self.proving:
             self._prove(lane, np.arange(len(live)) if boundary else ended)

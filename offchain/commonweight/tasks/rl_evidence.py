@@ -121,14 +121,16 @@ def _chunked(hidden: Tensor, row: Trajectory, chunk: int) -> Tensor:
 
 def proofs_fit(hidden: Sequence[Tensor], rows: Sequence[Trajectory], v: VerificationSpec) -> bool:
     """True when all proofs fit, judged together for speed; False means that they must be judged one by one."""
-    chunks = sum(h.shape[0] for h in hidden) // v.chunk
+    counts = [h.shape[0] // v.chunk for h in hidden]
     try:
-        proofs = toploc.decode(b"".join(r.proof for r in rows), v.topk, chunks)
+        proofs = toploc.decode(b"".join(r.proof for r in rows), v.topk, sum(counts))
         stats = toploc.verify(torch.cat(list(hidden)), proofs, v.topk, v.chunk)
     except EncodingError:
         return False
-    # No trajectory's score can exceed the sum of all.
-    return not toploc.fault(replace(stats, score=stats.score * chunks), v.topk, v)
+    # No trajectory's score can exceed the sum of all, nor that of a chunk with the worst of everything.
+    worst = stats.mantissa_mean + DISPLACED * stats.exponent_mismatches / v.topk
+    most = min(worst, stats.score * sum(counts))
+    return not toploc.fault(replace(stats, score=most), v.topk, edged(v, max(counts)))
 
 
 def proof_length(row: Trajectory, v: VerificationSpec) -> int:
