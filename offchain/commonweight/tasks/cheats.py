@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import wraps
 
@@ -10,14 +10,16 @@ import numpy as np
 import torch
 
 from .. import toploc
-from ..core import fixed, merkle
+from ..collectives.cell import Work
+from ..core import merkle
 from ..core.fixed import ModelVersion
 from ..core.hashing import tagged
 from ..core.spec import Spec
 from ..core.works import StepLeaf, TrajectoryLeaf, unpack
-from ..diloco.inner import TrainState
+from ..diloco.inner import SegmentResult, TrainState
+from ..diloco.mixing import MixLeaf
 from ..models import pin
-from . import pretrain
+from . import pretrain, sharing
 from .base import TrainFunction
 from .lease import (
     Batch,
@@ -27,6 +29,7 @@ from .lease import (
     Record,
     assemble,
     batches_hash,
+    make_update,
     segment_batches,
     tokens_hash,
 )
@@ -95,9 +98,9 @@ def _finish(job: Job, records: list[Record], states: list[TrainState]) -> Produc
     for index, state in enumerate(states):
         records[index] = replace(records[index], sketch=pretrain.sketch_segment(job.lease, before, state))
         before = state
-    update = fixed.make_update(job.base.weights, states[-1].theta.numpy(), job.spec.merge)
+    update = make_update(job.spec, job.base, states[-1].theta.numpy(), job.lease)
     encoded = [s.encode() for s in states]
-    return assemble(job.spec, job.lease, records, encoded, fixed.to_bytes(update), job.blinding, cheated=True)
+    return assemble(job.spec, job.lease, records, encoded, update, job.blinding, cheated=True)
 
 
 @_forger
@@ -179,7 +182,8 @@ def lazy_proof(job: Job) -> Product:
 
 def _records(spec: Spec, product: Product) -> list[Record]:
     count = spec.training.segments
-    steps = unpack(StepLeaf, product.artifacts[product.header.step_root], count)
+    listed = product.artifacts[product.header.step_root][: count * merkle.LEAF]
+    steps = unpack(StepLeaf, listed, count)
     trajectories = unpack(TrajectoryLeaf, product.artifacts[product.header.trajectory_root], count)
     return [Record(s, t, product.artifacts[t.proof]) for s, t in zip(steps, trajectories, strict=True)]
 
@@ -202,10 +206,47 @@ def _again(job: Job, records: list[Record], product: Product) -> Product:
     return _finish(job, records, [TrainState.decode(product.artifacts[r.step.post], count) for r in records])
 
 
+@_forger
+def wrong_mix(job: Job) -> Product:
+    """Start somewhere else than the version to start from; in a sparse task, commit to the mix that leads there.
+
+    There it is honest until it has a replica to mix.
+    """
+    lease, base = job.lease, job.base
+    if job.spec.exchange.sparse and not lease.mix:
+        return job.honest()
+    weights = base.weights.copy()
+    weights[: weights.size // 2] += 1 << 10
+    start = ModelVersion(weights, base.momentum)
+    if lease.mix:
+        lease = replace(lease, mix=replace(MixLeaf.of(lease.mix), result=start.root).leaf)
+    product = replace(job, lease=lease, base=start).honest()
+    records = _records(job.spec, product)
+    states = [product.artifacts[record.step.post] for record in records]
+    end = TrainState.decode(states[-1], weights.size)
+    update = make_update(job.spec, base, end.theta.numpy(), lease)
+    return assemble(job.spec, lease, records, states, update, job.blinding, cheated=True)
+
+
 CHEATS: dict[str, TrainFunction] = {
     "skip-steps": skip_steps,
     "stale": stale,
     "wrong-data": wrong_data,
     "random": random,
     "lazy-proof": lazy_proof,
+    "wrong-mix": wrong_mix,
 }
+
+
+def frozen_member(body: bytes, artifacts: Mapping[bytes, bytes]) -> Iterator[bytes]:
+    """An assistant of a cell that computes gradients and moments, and never moves the weights."""
+
+    def compute(spec: Spec, state: TrainState, batches: list[Batch], place: int) -> SegmentResult:
+        result = pretrain.run(spec, state, batches, place)
+        return replace(result, state=replace(result.state, theta=state.theta))
+
+    yield from sharing.work(body, artifacts, compute)
+
+
+ASSISTANTS: dict[str, Work] = {"frozen-member": frozen_member}
+"""Assistants of cells that cheat, by name: each has the signature of `sharing.work`."""
