@@ -92,3 +92,27 @@ def test_an_artifact_that_is_not_its_name_is_refused() -> None:
 def test_impossible_lengths_are_refused(length: int) -> None:
     with pytest.raises(EncodingError):
         merkle.root_of_shards(length, [])
+
+
+@pytest.mark.parametrize("mode", ["off", "on"])
+@pytest.mark.parametrize("leaves", [95, 96, 97, 128, 129, 200, 4096, 4097, 4300])
+@pytest.mark.parametrize("rest", [0, 1, 1023])
+def test_large_artifacts_hash_alike_in_both_engines(
+    leaves: int, rest: int, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In lanes or one by one: the same root, whatever the number of leaves and the length of the last one."""
+    monkeypatch.setenv("COMMONWEIGHT_NUMBA", mode)
+    data = pattern(leaves * merkle.LEAF + rest)
+    assert merkle.root(data) == slow_root(data)
+    assert merkle.root(memoryview(bytearray(b"x" + data))[1:]) == slow_root(data), "not aligned"
+
+
+@pytest.mark.parametrize("width", [64, 128, 1024])
+@pytest.mark.parametrize("count", [1, 127, 128, 300])
+def test_lanes_are_sha256(width: int, count: int) -> None:
+    from commonweight.core import sha_lanes
+
+    data = pattern(count * width)
+    for tag in (0, 1, 255):
+        each = [sha256(bytes([tag]) + data[i : i + width]).digest() for i in range(0, len(data), width)]
+        assert sha_lanes.digests(data, width, tag) == b"".join(each)

@@ -56,6 +56,8 @@ def test_the_packaged_template_is_valid() -> None:
         (HEAD + '[training]\nlr = "fast"\n', "E1003", "`training.lr` must be a number"),
         (HEAD + "[economy]\nreward = 1.5\n", "E1003", "an amount of tokens"),
         (HEAD + '[economy]\nreward = "many"\n', "E1003", "an amount of tokens"),
+        # Found by fuzzing: a number whose product with 10**18 has too large an exponent for the decimal library.
+        (HEAD + '[economy]\nreward = "3333e3333333670"\n', "E1003", "an amount of tokens"),
         (HEAD + "[economy]\nwindows = 3\n", "E1003", "must be a section"),
         (HEAD + "[merge]\nrule = 7\n", "E1003", "must be a string"),
         (HEAD + "[economy]\nslots = -1\n", "E1004", "must fit 16 bits"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 import types
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from . import codec, economics, merkle
@@ -424,7 +424,7 @@ def _amount(value: Any, where: str) -> int:
         raise _type(where, 'an amount of tokens such as "2.5"', value)
     try:
         wei = Decimal(value) * TOKEN
-    except InvalidOperation as error:
+    except DecimalException as error:
         raise _type(where, 'an amount of tokens such as "2.5"', value) from error
     if not wei.is_finite() or wei != wei.to_integral_value() or not 0 <= wei < 1 << 96:
         raise _bad(where, f"is no amount of tokens with at most 18 decimals: {value}")

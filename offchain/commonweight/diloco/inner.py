@@ -33,7 +33,12 @@ class TrainState:
 
     def encode(self) -> bytes:
         """theta, m, v as little-endian float32, each zero-padded to whole leaves."""
-        return b"".join(_pad(t.numpy()) for t in (self.theta, self.m, self.v))
+        count = self.theta.numel()
+        out = np.empty((3, fixed.padded(count)), dtype="<f4")
+        for row, values in zip(out, (self.theta, self.m, self.v), strict=True):
+            row[:count] = values.numpy()
+            row[count:] = 0
+        return out.tobytes()
 
     @property
     def root(self) -> bytes:
@@ -58,12 +63,6 @@ class TrainState:
 def state_bytes(count: int) -> int:
     """Length of an encoded state of ``count`` parameters."""
     return 12 * fixed.padded(count)
-
-
-def _pad(values: np.ndarray) -> bytes:
-    out = np.zeros(fixed.padded(values.size), dtype="<f4")
-    out[: values.size] = values
-    return out.tobytes()
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,9 +93,17 @@ def _plan(seed: bytes, count: int) -> _Plan:
 
 def sketch_vector(values: Vector, seed: bytes) -> Vector:
     """Linear sketch of one vector, float32 ``(SIZE,)``; its squared norm over `ROWS` estimates the vector's."""
-    plan = _plan(seed, values.size)
-    padded = np.zeros((len(plan.bucket), GROUP), dtype=np.float32)
+    plan, padded = _plan(seed, values.size), _room(values.size)
     padded.reshape(-1)[: values.size] = values
+    return _project(plan, padded)
+
+
+def _room(count: int) -> Vector:
+    """Zeros for a vector in whole groups, float32 ``(groups, GROUP)``."""
+    return np.zeros((-(-count // GROUP), GROUP), dtype=np.float32)
+
+
+def _project(plan: _Plan, padded: Vector) -> Vector:
     projected = np.empty((len(padded), ROWS))
     for c in range(CLASSES):
         projected[c::CLASSES] = padded[c::CLASSES] @ plan.within[c]
@@ -106,11 +114,16 @@ def sketch_vector(values: Vector, seed: bytes) -> Vector:
 
 def sketch(before: Vector, after: State, seed: bytes) -> Sketch:
     """What a segment did to the parameters ``before`` it, and the moments ``after`` it."""
-    return Sketch(
-        sketch_vector(after.theta - before, seed),
-        sketch_vector(after.m, seed),
-        sketch_vector(np.sqrt(after.v), seed),
-    )
+    count = before.size
+    plan, padded = _plan(seed, count), _room(count)
+    # One buffer for all three: fresh memory costs as much as the arithmetic.
+    values = padded.reshape(-1)[:count]
+    np.subtract(after.theta, before, out=values)
+    delta = _project(plan, padded)
+    values[:] = after.m
+    m = _project(plan, padded)
+    np.sqrt(after.v, out=values)
+    return Sketch(delta, m, _project(plan, padded))
 
 
 def relative(claimed: Vector, replayed: Vector) -> float:

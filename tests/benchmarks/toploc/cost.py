@@ -66,7 +66,8 @@ def committing() -> None:
         pretrain.record_segment(spec, lease, 0, state, result, roots, batches)
 
     state_root = state.root
-    run, note = interleaved([lambda: pretrain.run(spec, state, batches, 0), commit], repeats=5)
+    with numba("on"):
+        run, note = interleaved([lambda: pretrain.run(spec, state, batches, 0), commit], repeats=9)
     share = note / run
     save("committing", {"segment_s": run, "commit_s": note, "share": share, "tokens": 2048, "steps": 5})
     print(
