@@ -61,7 +61,8 @@ class Worker:
                     return found
                 left = deadline - time.monotonic()
                 if left <= 0 or (self.process.poll() not in (None, 0, -9) and not self._news.wait(0.5)):
-                    raise AssertionError(f"{self.name} never got there: {self.said[-8:]} {self._errors()}")
+                    told = [e for e in self.said if e["event"] != "contact_failed"]
+                    raise AssertionError(f"{self.name} never got there: {told[-12:]} {self._errors()}")
                 self._news.wait(min(left, 0.5))
 
     def _errors(self) -> str:

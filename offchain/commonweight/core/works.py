@@ -75,6 +75,7 @@ class Meta:
     """Binds a work to its lease: a copied root is invalid by construction, and ``blinding`` hides the rest.
 
     ``profile``: the trainer's numeric profile. ``sketches``: the artifact of all segments' sketches, in order.
+    ``sources``: accepted rollout works that the lease also learns from.
     Where the spec names a codec for updates: ``wire`` is the update in that codec, ``residual`` the lanes that it
     dropped, ``previous`` the trainer's earlier work whose residual was added before; else zero.
     """
@@ -92,6 +93,7 @@ class Meta:
     blinding: B32
     profile: str
     sketches: B32
+    sources: tuple[B32, ...] = ()
     wire: B32 = NONE
     residual: B32 = NONE
     previous: B32 = NONE

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ..core.rollouts import is_rollout, sources
 from ..core.seeds import lease_seed
-from ..core.state import Round, Task, Work
+from ..core.spec import Spec
+from ..core.state import Round, State, Task, Work
 from ..core.works import NONE
 from ..tasks.lease import Lease
 
@@ -28,6 +32,19 @@ def lease_of(chain_id: int, tasks: bytes, task: Task, round_: Round, work: Work,
         base=base,
         seed=seed,
         previous=previous_of(task, index, slot, work.trainer),
+    )
+
+
+def with_rollouts(lease: Lease, state: State, task: Task, spec: Spec) -> Lease:
+    """The lease with what the spec and the chain say of rollouts: whether it is one, or which ones it learns from."""
+    if not spec.rl.rollout_slots:
+        return lease
+    rollout = is_rollout(spec.rl, task.params["slots"], lease.slot)
+    return replace(
+        lease,
+        rollout=rollout,
+        sources=sources(state, task, spec.rl, lease.round, lease.slot),
+        previous=NONE if rollout else lease.previous,
     )
 
 

@@ -19,6 +19,7 @@ from ..chain.deployment import LOCAL_CHAINS
 from ..chain.follower import Follower
 from ..chain.journal import Journal
 from ..chain.sender import Refused, Sender
+from ..collectives.cell import Cell
 from ..core.duties import Duty, Todo, cranks, mask_final
 from ..core.errors import CommonweightError
 from ..core.fold import fold
@@ -35,9 +36,10 @@ from ..tasks.lease import Lease
 from .exhibits import LANES, accused_leaf, fields, first_difference, merge_proof
 from .farewell import Farewell
 from .jobs import Jobs
-from .leasing import lease_of, place_of
+from .leasing import lease_of, place_of, with_rollouts
 from .lineage import Lineage
 from .metrics import Metrics
+from .replicas import Replicas
 
 log = logging.getLogger("commonweight.node")
 TRANSIENT = ("E1203", "E1206")
@@ -59,6 +61,8 @@ class Settings:
     public_url: str = ""
     seats: int = 1
     leases: int = 1
+    cell: Cell | None = None
+    rollouts: bool = False
     window: int = 4
     """Newest versions that are never evicted."""
 
@@ -94,6 +98,7 @@ class Node:
         self._said = False
         self.jobs = Jobs(self._job_failed)
         self.lineage = Lineage(kit.library, kit.book, parameters)
+        self.replicas = Replicas(self.lineage)
         self.versions: dict[int, bytes] = {}
         self.farewell = Farewell(AddressPolicy(kit.chain.chain_id in LOCAL_CHAINS))
         self.stop = threading.Event()
@@ -309,7 +314,8 @@ class Node:
         if beacon is None:
             return None
         chain = self.kit.chain
-        return lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)
+        lease = lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)
+        return with_rollouts(lease, self.state, task, self.lineage.spec(task))
 
     def poll_seed(self, poll: Poll) -> bytes | None:
         """The poll's sortition seed, likewise."""

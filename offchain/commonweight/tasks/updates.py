@@ -17,6 +17,7 @@ from ..core.errors import EncodingError
 from ..core.fixed import Lanes
 from ..core.works import META_BYTES, NONE, TREE_HEADER, TREE_UPDATE, Header, Meta
 from ..shardcast.packing import Packed, pack_update
+from .lease import update_lanes
 from .opening import Case, Fault, require
 
 Floats = npt.NDArray[np.float32]
@@ -31,18 +32,21 @@ class Update:
     meta: Meta
     right: Packed
     count: int
+    ends: str = "the end state"
 
     @staticmethod
     def of(case: Case, header: Header, meta: Meta, trained: Floats) -> Update:
         """Make it again. A `Fault` when the residual that it claims to carry is none, or nothing can be made."""
-        spec, count = case.spec, trained.size
+        spec, count = case.spec, trained.shape[-1]
         try:
             carried = _carried(case, meta, count)
-            lanes = fixed.make_update(case.base.weights, trained, spec.merge)
+            lanes = update_lanes(spec, case.base, trained)
             right = pack_update(spec.merge.codec, lanes, carried)
         except EncodingError as error:
             raise Fault(TREE_UPDATE, 0, f"malformed update: {error.message}") from error
-        return Update(case, header, meta, right, count)
+        machines = trained.size // count
+        ends = "the end state" if machines == 1 else f"the {machines} machines' end states"
+        return Update(case, header, meta, right, count, ends)
 
     def check_lanes(self, only: int | None = None) -> None:
         """The lanes are exactly the right ones (in leaf ``only``, if given), and can be had by who merges them."""
@@ -57,7 +61,7 @@ class Update:
             wrong = (update != self._lanes()).nonzero()[0] // fixed.LANES_PER_LEAF
             if wrong.size and (only is None or only in wrong):
                 leaf = int(wrong[0]) if only is None else only
-                raise Fault(TREE_UPDATE, leaf, "the update is not the one of the end state")
+                raise Fault(TREE_UPDATE, leaf, f"the update is not the one of {self.ends}")
         case.evidence["update_lanes"] += self.count
 
     def check_names(self) -> None:
