@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from commonweight.cli.commands import split_listen
+from commonweight.cli.main import main
 from commonweight.collectives import cell as cells
 from commonweight.collectives.cell import Assistant, Cell, Job, Work
 from commonweight.collectives.wire import Credentials, dial
@@ -18,6 +23,7 @@ from commonweight.core.errors import CommonweightError
 from commonweight.core.spec import ExchangeSpec
 from commonweight.core.verdict import Outcome
 from commonweight.core.works import TREE_STEPS, TREE_UPDATE, StepLeaf, unpack
+from commonweight.nodes.cell import CellPlan, open_cell
 from commonweight.tasks import opening, pretrain, sharing
 from commonweight.tasks.cheats import ASSISTANTS
 from commonweight.tasks.lease import Lease, Product
@@ -263,3 +269,66 @@ def test_a_leader_that_was_killed_goes_on_with_the_shares_it_had(most: int) -> N
         product = sharing.train(t.spec, t.text, t.base, lease, blinding=BLINDING, cell=cell, checkpoint=kept)
         whole = sharing.train(t.spec, t.text, t.base, lease, blinding=BLINDING, cell=cell)
     assert product.root == whole.root
+
+
+def test_an_assistant_of_another_machine_is_a_process_of_its_own(tmp_path: Path) -> None:
+    token = tmp_path / "cell.token"
+    command = [sys.executable, "-m", "commonweight", "trainer", "assist", "--listen", "127.0.0.1:0"]
+    child = subprocess.Popen([*command, "--token", str(token)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None
+        peer = split_listen(child.stdout.readline().removeprefix("assists at ").strip())
+        assert token.stat().st_mode & 0o777 == 0o600
+        told: list[str] = []
+        t = tiny()
+        lease = t.lease()
+        plan = CellPlan(peers=(peer,), token=token)
+        with open_cell(plan, tmp_path, "ada", lambda event, **_: told.append(event)) as cell:
+            assert cell is not None
+            product = sharing.train(t.spec, t.text, t.base, lease, blinding=BLINDING, cell=cell)
+        assert t.check(lease, Shelf.of(product), ALL).outcome is Outcome.VALID
+        assert told == ["cell", "assisted"]
+        child.terminate()
+        assert child.wait(timeout=20) == 0
+    finally:
+        child.kill()
+        child.wait(timeout=10)
+        child.stdout.close()
+
+
+def test_children_end_with_their_cell(tmp_path: Path) -> None:
+    with open_cell(CellPlan(size=2), tmp_path, "ada", lambda *_, **__: None) as cell:
+        assert cell is not None
+        assert cell.size == 2
+        address = cell.assistants[0]
+        dial(cell.me, *address, cells.PURPOSE, "").close()
+    with pytest.raises(CommonweightError):
+        dial(cell.me, *address, cells.PURPOSE, "")
+
+
+def test_a_cell_without_its_token_or_with_too_many_machines_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "short").write_text("abcd")
+    (tmp_path / "text").write_text("not hexadecimal")
+    peer = (("127.0.0.1", 1),)
+    for plan, code in (
+        (CellPlan(peers=peer, token=tmp_path / "none"), "E1526"),
+        (CellPlan(peers=peer, token=tmp_path / "short"), "E1526"),
+        (CellPlan(peers=peer, token=tmp_path / "text"), "E1526"),
+        (CellPlan(size=40, peers=peer * 40), "E1525"),
+    ):
+        with (
+            pytest.raises(CommonweightError) as caught,
+            open_cell(plan, tmp_path, "ada", lambda *_, **__: None),
+        ):
+            pass
+        assert caught.value.code == code
+    with open_cell(CellPlan(), tmp_path, "ada", lambda *_, **__: None) as cell:
+        assert cell is None
+
+
+def test_cell_peers_need_a_token(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["commonweight", "trainer", "run", "--key", "none.json", "--cell-peers", "127.0.0.1:1"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        main()
+    assert "error[E1526]" in capsys.readouterr().err
