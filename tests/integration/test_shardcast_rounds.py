@@ -15,6 +15,7 @@ from commonweight.nodes import metrics
 from commonweight.shardcast.packing import wire_size
 from commonweight.shardcast.store import Store
 from commonweight.tasks.kinds import parameters
+from tests.nursery import fork
 from tests.support import small_world, wait_for
 
 pytestmark = [pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -33,7 +34,7 @@ def merges(world: World, name: str) -> list[dict[str, object]]:
 def test_rounds_with_int8_updates_move_packed_bytes_and_carry_what_was_dropped(tmp_path: Path) -> None:
     """Everybody recomputes each version from a few packed bytes; a relay that comes later catches up."""
     plan = DemoPlan("none", rounds=ROUNDS, trainers=2, validators=1, seed=5, runs=tmp_path)
-    with small_world(tmp_path, plan, codec="int8", merge="6") as (world, spectator):
+    with small_world(tmp_path, plan, codec="int8", merge="6", launch=fork) as (world, spectator):
         add_person(world, "relay-1", "relay", world.task.economy.merge_bond)
         wait_for(spectator, lambda task: True)
         options = {"validator-1": ["--store-gib", str(ROOM_GIB)]}

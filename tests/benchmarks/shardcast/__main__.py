@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -163,6 +164,7 @@ def main() -> None:
     unknown = set(args.rows) - set(ROWS)
     if unknown:
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nodes and namespaces are cleaned up
     results = json.loads(OUT.read_text()) if OUT.exists() else {}
     for name in args.rows or ROWS:
         base = _roomy(4 * args.size if name == "peer" else 4 * GIB)

@@ -10,6 +10,7 @@ import socket
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,8 @@ def fuzz(cases: int) -> dict[str, int]:
         domain = Domain(31337, bytes(20))
         keeper = Doorkeeper(domain, bytes(20), lambda who: True, LIMITS)
         inbox = Inbox(store, keeper, Rumours(domain, lambda who: True))
-        with ArtifactServer(store, "127.0.0.1", 0, inbox=inbox) as server:
+        unmetered = replace(LIMITS, reads_per_second=1e9, reads_burst=1e9)  # every case reaches its route
+        with ArtifactServer(store, "127.0.0.1", 0, limits=unmetered, inbox=inbox) as server:
             for route in ROUTES:
                 found[route] = _fuzz_route(server, route, cases, root)
     return found
