@@ -47,7 +47,7 @@ def run(folder: Path, swarm: LocalSwarm, every: float, seconds: float, rounds: i
                     supervisor.start(name)
                     del dead_since[name]
             training = [n for n in names if supervisor.known[n].state == "training"]
-            # The next one in turn; the last one that holds the state is spared, and no kill that it spared is made up for.
+            # The next one in turn. The last one that holds the state is spared, and that is not made up for.
             if every and began and not over and now - killed_at > every and len(training) > 1:
                 name = min(training, key=lambda n: (lives[n], n))
                 lives[name] += 1
