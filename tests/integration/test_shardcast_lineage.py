@@ -122,7 +122,7 @@ def submit(store: Store, spec: Spec, index: int, slot: int) -> bytes:
     packed: Packed = pack_update(spec.merge.codec, lanes)
     store.put(packed.lanes)
     wire = store.put(packed.wire) if packed.wire else NONE
-    meta = Meta(1, bytes(20), 1, index, slot, ALICE, spec.root, NONE, NONE, NONE, NONE, "", NONE, wire)
+    meta = Meta(1, bytes(20), 1, index, slot, ALICE, spec.root, NONE, NONE, NONE, NONE, "", NONE, wire=wire)
     root = store.put(codec.encode(meta))
     return store.put(Header(merkle.root(packed.lanes), len(packed.lanes), NONE, 1, NONE, 1, root).encode())
 

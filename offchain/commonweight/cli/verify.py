@@ -44,10 +44,11 @@ def verify(
             lease, spec = claimed or evidence.claimed_lease(root, fetch)
             source = f"{folder} (the lease is the one that the work claims; --network confirms it)"
         else:
-            lease, spec, fetch = _from_chain(root, network or "anvil", deployment, Path(home))
+            disk = None if folder is None else folder_fetch(folder)
+            lease, spec, fetch = _from_chain(root, network or "anvil", deployment, Path(home), disk)
             source = f"chain {lease.chain_id}"
             if folder is not None:
-                fetch, source = folder_fetch(folder), f"{folder}, the lease from {source}"
+                source = f"{folder}, the lease from {source}"
         found = _repeat(lease, spec, root, drawn, fetch)
     if save is not None:
         save.write_bytes(found.encode())
@@ -121,8 +122,13 @@ def folder_fetch(folder: Path) -> Fetch:
     return fetch
 
 
-def _from_chain(root: bytes, network: str, deployment: Path | None, home: Path) -> tuple[Lease, bytes, Fetch]:
-    """Lease and spec root as the chain has them, and a fetch from all announced nodes. Raises E1906."""
+def _from_chain(
+    root: bytes, network: str, deployment: Path | None, home: Path, disk: Fetch | None
+) -> tuple[Lease, bytes, Fetch]:
+    """Lease and spec root as the chain has them, and a fetch: from ``disk``, else from all announced nodes.
+
+    Raises E1906.
+    """
     from ..chain.deployment import LOCAL_CHAINS
     from ..chain.follower import Follower
     from ..core.fold import fold
@@ -130,7 +136,7 @@ def _from_chain(root: bytes, network: str, deployment: Path | None, home: Path) 
     from ..nodes.leasing import lease_of, place_of, with_rollouts
     from ..nodes.lineage import Lineage
     from ..nodes.replicas import Replicas
-    from ..shardcast.fetch import Library
+    from ..shardcast.fetch import Library, Shelf
     from ..shardcast.store import Store
     from ..shardcast.versions import VersionBook
     from ..tasks.kinds import parameters
@@ -152,7 +158,8 @@ def _from_chain(root: bytes, network: str, deployment: Path | None, home: Path) 
                     raise CommonweightError("E1906", "the round's beacon block is not there yet", "try again")
                 private = chain.chain_id in LOCAL_CHAINS
                 store = Store(home)
-                library = Library(store, lambda: list(state.endpoints.values()), allow_private=private)
+                nodes = list(state.endpoints.values()).copy
+                library = Shelf(store, disk) if disk else Library(store, nodes, allow_private=private)
                 lease = lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)
                 lineage = Lineage(library, VersionBook(home / "versions"), parameters)
                 lease, start = Replicas(lineage).lease(task, lease)

@@ -194,42 +194,52 @@ def replay(case: Case, opened: Opened, index: int, claimed: Sketch) -> SegmentRe
     """
     leaf = opened.steps[index]
     before, result = rerun(case, opened, index)
-    own = Sketch.decode(sketch_segment(case.lease, before, result.state))
-    apart = steps.distance(claimed, own)
-    case.measure("step_distance", apart)
     if opened.exact:
+        apart = _from_sketch(case, before, result.state, claimed)
+        case.measure("step_distance", apart)
         if result.state.root != leaf.post:
             raise Fault(TREE_STEPS, index, "replaying the segment gives another state")
         if result.loss != leaf.loss:
             raise Fault(TREE_STEPS, index, f"the segment's loss is {result.loss:.6f}, not {leaf.loss:.6f}")
-        if apart > SAME_SKETCH:
-            raise Fault(TREE_STEPS, index, "the segment's sketch is not the one of its states")
+        _require_sketch(index, apart)
     else:
-        _compare(case, opened, index, before, result, apart)
+        _compare(case, opened, index, before, result, claimed)
     case.evidence["segments"] += 1
     return result
 
 
+def _from_sketch(case: Case, before: TrainState, after: TrainState, claimed: Sketch) -> float:
+    """How far the committed sketch is from the one of these states."""
+    return steps.distance(claimed, Sketch.decode(sketch_segment(case.lease, before, after)))
+
+
+def _require_sketch(index: int, apart: float) -> None:
+    if apart > SAME_SKETCH:
+        raise Fault(TREE_STEPS, index, "the segment's sketch is not the one of its states")
+
+
 def _compare(
-    case: Case, opened: Opened, index: int, before: TrainState, result: SegmentResult, apart: float
+    case: Case, opened: Opened, index: int, before: TrainState, result: SegmentResult, claimed: Sketch
 ) -> None:
-    """Across profiles: the sketch's distance, the loss, and every chunk of the end state."""
+    """Across profiles: how far the end states are apart, the loss, and every chunk of the end state."""
     tolerance = _bound(case, index, opened.place(index), before, result)
     leaf = opened.steps[index]
+    post = _state(case, leaf.post, TREE_STEPS, index)
+    _require_sketch(index, _from_sketch(case, before, post, claimed))
+    theta = before.theta.numpy()
+    apart = steps.true_distance(theta, plain(post), plain(result.state))
+    case.measure("step_distance", apart)
     if apart > tolerance:
-        reason = f"replaying ends {apart:.3g} from the segment's sketch, {tolerance:g} is tolerated"
+        reason = f"replaying ends {apart:.3g} from the segment's end state, {tolerance:g} is tolerated"
         raise Fault(TREE_STEPS, index, reason)
     if abs(result.loss - leaf.loss) > 10 * tolerance * max(1.0, abs(result.loss)):
         raise Fault(TREE_STEPS, index, f"the segment's loss is {result.loss:.6f}, not {leaf.loss:.6f}")
-    post = _state(case, leaf.post, TREE_STEPS, index)
-    theta = before.theta.numpy()
     bounds = steps.chunk_bounds(theta, plain(result.state), tolerance)
     replayed = result.state.encode()
     leaves = range(merkle.leaf_count(len(replayed)))
     bad = steps.bad_chunk(post.encode(), replayed, leaves, bounds)
     if bad is not None:
         raise Fault(TREE_STEPS, index, f"chunk {bad} of the end state is not where replaying ends")
-    case.measure("state_distance", steps.true_distance(theta, plain(post), plain(result.state)))
     case.evidence["state_chunks"] += len(leaves)
 
 
@@ -242,8 +252,7 @@ def _bound(case: Case, index: int, place: int, before: TrainState, result: Segme
     batches = segment_batches(case.spec, case.data, case.lease.seed, index)
     with sdpa_kernel(SDPBackend.MATH):
         other = run(case.spec, before, batches, place).state
-    own, rounded = (Sketch.decode(sketch_segment(case.lease, before, s)) for s in (result.state, other))
-    spread = steps.distance(rounded, own)
+    spread = steps.true_distance(before.theta.numpy(), plain(other), plain(result.state))
     case.measure("own_spread", spread)
     if 1.5 * spread > limit:
         raise CommonweightError(

@@ -92,11 +92,28 @@ def _keep(row, first, last, bound, count, found):
 
 @njit(**EXACT)
 def _few(row, k, found, magnitudes):
-    """Places of what may be among the k largest of a short row, in order; returns how many."""
+    """k-th largest magnitude of a short row; the places of what reaches it, in order, and how many they are."""
     n = row.size
     for j in range(n):
         magnitudes[j] = np.uint16(row[j] & np.uint16(0x7FFF))
-    return _keep(row, 0, n, _kth(magnitudes[:n], k), 0, found)
+    last = _kth(magnitudes[:n], k)
+    hits = np.zeros(-(-n // 8) * 8, dtype=np.uint8)
+    for j in range(n):
+        hits[j] = np.uint8(magnitudes[j] >= last)
+    # Eight values at a time: most eights hold nothing.
+    eights = hits.view(np.uint64)
+    some = 0
+    for e in range(eights.size):
+        found[some] = e
+        some += eights[e] != 0
+    words = found[:some].copy()
+    count = 0
+    for i in range(some):
+        first = words[i] * 8
+        for j in range(first, first + 8):
+            found[count] = j
+            count += hits[j]
+    return last, count
 
 
 @njit(**EXACT)
@@ -124,10 +141,15 @@ def select(row, k, maxima, found, magnitudes, out):
 
     ``found`` int64 and ``magnitudes`` uint16 have room for one value more than the row.
     """
-    count = _few(row, k, found, magnitudes) if row.size <= DIRECT else _many(row, k, maxima, found)
-    for i in range(count):
-        magnitudes[i] = row[found[i]] & np.uint16(0x7FFF)
-    last = _kth(magnitudes[:count], k)
+    if row.size <= DIRECT:
+        last, count = _few(row, k, found, magnitudes)
+        for i in range(count):
+            magnitudes[i] = row[found[i]] & np.uint16(0x7FFF)
+    else:
+        count = _many(row, k, maxima, found)
+        for i in range(count):
+            magnitudes[i] = row[found[i]] & np.uint16(0x7FFF)
+        last = _kth(magnitudes[:count], k)
     ties = k - (_at_least(magnitudes[:count], np.uint16(last + 1)) if last < 0x7FFF else 0)
     at = 0
     for i in range(count):
