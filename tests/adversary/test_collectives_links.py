@@ -18,8 +18,6 @@ from commonweight.core import merkle
 from commonweight.core.errors import CommonweightError, EncodingError
 from tests.integration.collectives_swarm import Proxy, Swarm, free_port
 
-pytestmark = pytest.mark.soak
-
 TOKEN = b"t" * 32
 
 

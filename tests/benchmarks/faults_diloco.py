@@ -28,7 +28,7 @@ def run(folder: Path, swarm: LocalSwarm, every: float, seconds: float, rounds: i
     kills: list[tuple[float, str]] = []
     events: list[tuple[str, dict[str, Any]]] = []
     lives, dead_since = dict.fromkeys(names, 0), {}
-    began, limit = 0.0, time.monotonic() + 2 * seconds + 600
+    began, killed_at, limit = 0.0, 0.0, time.monotonic() + 2 * seconds + 600
     try:
         for name in names:
             supervisor.start(name)
@@ -36,6 +36,7 @@ def run(folder: Path, swarm: LocalSwarm, every: float, seconds: float, rounds: i
             events += supervisor.poll()
             now, reached = time.monotonic(), max(k.round for k in supervisor.known.values())
             began = began or (now if reached >= 1 else 0.0)
+            killed_at = killed_at or began
             over = bool(began) and (now - began >= seconds or reached >= rounds)
             if over:
                 supervisor.finish()
@@ -46,11 +47,12 @@ def run(folder: Path, swarm: LocalSwarm, every: float, seconds: float, rounds: i
                     supervisor.start(name)
                     del dead_since[name]
             training = [n for n in names if supervisor.known[n].state == "training"]
-            # The next one in turn; the last one that holds the state is spared.
-            if every and began and not over and now - began > every * (len(kills) + 1) and len(training) > 1:
+            # The next one in turn. The last one that holds the state is spared, and that is not made up for.
+            if every and began and not over and now - killed_at > every and len(training) > 1:
                 name = min(training, key=lambda n: (lives[n], n))
                 lives[name] += 1
                 supervisor.kill(name)
+                killed_at = now
                 kills.append((time.time(), name))
                 dead_since[name] = now
             time.sleep(POLL_S)
