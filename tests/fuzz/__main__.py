@@ -6,6 +6,7 @@ An execution may take 1 s; one allocation, and the whole process beside the libr
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,8 @@ BASE_MB = {False: 0, True: 512}
 def main() -> None:
     """Run one target; the last line says how many executions a second there were."""
     name, runs = sys.argv[1], int(sys.argv[2])
+    # Else the compiled kernels would be loaded amid the run, which takes longer than an execution may.
+    os.environ.setdefault("COMMONWEIGHT_NUMBA", "on")
     with atheris.instrument_imports(include=["commonweight", "tests.fuzz"]):
         from tests.fuzz.seeds import seeds
         from tests.fuzz.targets import NEED_TORCH, TARGETS, run
