@@ -268,6 +268,7 @@ def test_well_known_keys_only_on_a_local_chain(
         ("E1902", ("devnet", "faucet", "0x12")),
         ("E1904", ("demo", "--attack", "charm")),
         ("E1904", ("demo", "--attack", "inflating")),  # a cheat of another task kind
+        ("E1904", ("demo", "--attack", "wrong-mix")),  # one of another task
         ("E1904", ("attack",)),
         ("E1908", ("demo", "--rounds", "0")),
         ("E1908", ("demo", "--rounds", "2.5")),

@@ -236,6 +236,8 @@ CHEATS: dict[str, TrainFunction] = {
     "lazy-proof": lazy_proof,
     "wrong-mix": wrong_mix,
 }
+NEED_REPLICAS = frozenset({"wrong-mix"})
+"""Forgers who have nothing to forge in a task whose trainers all start from one version."""
 
 
 def frozen_member(body: bytes, artifacts: Mapping[bytes, bytes]) -> Iterator[bytes]:
