@@ -66,6 +66,16 @@ clean: ## remove what set-up, builds and runs made
 demo-rl: setup ## learn by reinforcement on a local chain with 3 trainers, 2 seeds, plotted
 	@$(BIN)/commonweight demo-rl $(ARGS)
 
+test-extras: setup build/extras-venv/ready ## the adapters of optional libraries (verifiers, transformers) against the libraries
+	@PYTHONPATH=. OMP_NUM_THREADS=1 build/extras-venv/bin/python -m pytest -q -c pyproject.toml tests/extras $(ARGS)
+
+build/extras-venv/ready:
+	@echo "installing verifiers and transformers into an environment of their own (700 MB, once)"
+	@$(BIN)/python -m venv build/extras-venv
+	@build/extras-venv/bin/python -m pip install -q "verifiers==0.4.0" "transformers>=5.23,<6"
+	@printf '%s\n' "import site; site.addsitedir('$(SITE)')" "$(CURDIR)/tests/extras/tasksets" > $$(build/extras-venv/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/project.pth
+	@touch $@
+
 bench-rl: setup ## measure rollouts, proofs, asynchrony and cheats beside Hugging Face generate()
 	@$(BIN)/python -m tests.benchmarks.rl $(ARGS)
 
@@ -116,7 +126,8 @@ bench-shardcast: setup ## spreading and merging beside shardcast 0.3.2 (half an 
 
 TRACES ?= 300
 
-test-deep: setup ## 100,000 runs per property, 1,000,000 calls per invariant, 300 traces beside the model (hours)
+test-deep: setup ## 100,000 runs per property, 1,000,000 calls per invariant, 300 traces, reorganisations of every depth (hours)
+	@HYPOTHESIS_PROFILE=deep $(BIN)/pytest -q tests/integration/test_reorgs.py
 	@FOUNDRY_PROFILE=deep $(NODE)/forge test $(ARGS)
 	@$(BIN)/python -m tests.reference.protocol --seed 1000 --traces $(TRACES) --actions 600
 
@@ -145,4 +156,17 @@ bench-contracts: setup ## gas per call on Anvil against the targets and the peer
 	@$(BIN)/python tests/benchmarks/bench_contracts.py $(ARGS)
 
 verification-json: setup ## standard-JSON input of every contract for block explorers, in build/verification
-	@$(BIN)/python scripts/verification.py
+	@$(BIN)/python scripts/verification.py $(ARGS)
+
+# deployment
+
+brownie-networks: setup ## tell Brownie about the networks of `commonweight network list`, as commonweight-NAME
+	@$(BIN)/commonweight network brownie build/brownie-networks.yaml
+	@$(BIN)/brownie networks import build/brownie-networks.yaml True
+
+test-ganache: setup build/ganache/node_modules/.bin/ganache ## deploy by the command line and by Brownie on Ganache 7, and play a round there
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/ganache $(ARGS)
+
+build/ganache/node_modules/.bin/ganache:
+	@echo "installing ganache 7.9.2 into build/ganache, for this target only"
+	@npm install --prefix build/ganache --ignore-scripts --no-save --no-audit --no-fund ganache@7.9.2

@@ -72,6 +72,11 @@ class Step(NamedTuple):
         part.replace(self.stamp)
 
 
+def report(text: str, end: str = "\n") -> None:
+    """Progress goes to stderr: what a target prints on stdout, JSON for instance, stays clean."""
+    print(text, end=end, file=sys.stderr, flush=True)
+
+
 class Checkout:
     """The places of one checkout and the steps that fill them."""
 
@@ -259,7 +264,7 @@ class Checkout:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print("waiting for another set-up of this checkout", flush=True)
+                report("waiting for another set-up of this checkout")
                 fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
@@ -312,18 +317,18 @@ def setup(checkout: Checkout, quiet: bool = False) -> None:
         for number, step in enumerate(steps, 1):
             if step.is_done():
                 continue
-            print(f"[{number}/{len(steps)}] {step.name:<20}", end="", flush=True)
+            report(f"[{number}/{len(steps)}] {step.name:<20}", end="")
             start, digest = time.monotonic(), step.digest()
             try:
                 step.run()
             except BaseException:
-                print(" failed", flush=True)
+                report(" failed")
                 raise
             step.write_stamp(digest)
-            print(f" {time.monotonic() - start:6.1f} s", flush=True)
+            report(f" {time.monotonic() - start:6.1f} s")
     if todo or not quiet:
         state = "ready" if todo else "up to date"
-        print(f"set-up is {state} ({time.monotonic() - begin:.1f} s)", flush=True)
+        report(f"set-up is {state} ({time.monotonic() - begin:.1f} s)")
 
 
 def test(checkout: Checkout, arguments: list[str]) -> int:

@@ -104,10 +104,15 @@ def tiny() -> Tiny:
     )
 
 
-def make(model: ModelSpec, training: TrainingSpec, verification: VerificationSpec) -> Tiny:
+def make(
+    model: ModelSpec,
+    training: TrainingSpec,
+    verification: VerificationSpec,
+    merge: MergeSpec = MergeSpec(),  # noqa: B008 - frozen
+) -> Tiny:
     """A task over 40 kB of Python's help topics."""
     source = DataSpec(max_bytes=40_000)
-    file = TaskFile("tiny", "pretrain", model, training, MergeSpec(), verification, source, Economy())
+    file = TaskFile("tiny", "pretrain", model, training, merge, verification, source, Economy())
     text = data.load(source, Path())
     base = pretrain.initial_version(model, file.merge)
     return Tiny(pretrain.build_spec(file, text, base), text, base)

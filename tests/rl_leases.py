@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from commonweight.core import seeds
 from commonweight.core.fixed import ModelVersion
@@ -56,11 +57,11 @@ class TinyRl:
     data: bytes
     base: ModelVersion
 
-    def lease(self, round_: int = 0, slot: int = 0, trainer: bytes = ALICE) -> Lease:
-        """A lease as the chain would give it."""
+    def lease(self, round_: int = 0, slot: int = 0, trainer: bytes = ALICE, **rollouts: Any) -> Lease:
+        """A lease as the chain would give it; ``rollout`` or ``sources`` as of `Lease`."""
         root = self.base.root
         seed = seeds.lease_seed(CHAIN, TASKS, 1, round_, slot, root, BEACON, trainer)
-        return Lease(CHAIN, TASKS, 1, round_, slot, trainer, root, seed)
+        return Lease(CHAIN, TASKS, 1, round_, slot, trainer, root, seed, **rollouts)
 
     def train(self, lease: Lease, train: TrainFunction = KIND.train) -> Product:
         """A work, honest unless another way of training is given."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from commonweight.chain.devnet import Devnet
 from commonweight.cli.demo.spectator import Spectator
-from commonweight.cli.demo.world import DemoPlan, World, build, start_publisher
+from commonweight.cli.demo.world import DemoPlan, Process, World, build, start, start_publisher
 from commonweight.core.state import Task
 
 DEADLINE_S = 240.0
+Launch = Callable[[list[str], Path, Mapping[str, str]], Process]
 
 TINY = """
 [model]
@@ -28,7 +29,7 @@ source = "pydoc-topics"
 max_bytes = 60000
 
 [training]
-steps = 4
+steps = {steps}
 segment = 1
 batch = 2
 
@@ -38,8 +39,11 @@ topk = 128
 """
 
 
-def tiny_task(plan: DemoPlan, **economy: str) -> str:
-    """The demo's task with a model that trains in milliseconds; keyword arguments replace economy lines."""
+def tiny_task(plan: DemoPlan, sections: str = "", codec: str = "none", steps: int = 4, **economy: str) -> str:
+    """The demo's task with a model that trains in milliseconds, updates in ``codec``; others replace economy lines.
+
+    ``sections``: further TOML.
+    """
     full = plan.task_text()
     checks = next(
         line.split("=")[1].split("#")[0].strip() for line in full.splitlines() if line.startswith("checks")
@@ -50,14 +54,33 @@ def tiny_task(plan: DemoPlan, **economy: str) -> str:
         lines = money.splitlines()
         assert any(line.split("=")[0].strip() == key for line in lines), f"the example task has no {key}"
         money = "\n".join(f"{key} = {value}" if line.split("=")[0].strip() == key else line for line in lines)
-    return head + TINY.format(seed=plan.seed, checks=checks) + '\n[merge]\nrule = "mean"\n\n' + money
+    return (
+        head
+        + TINY.format(seed=plan.seed, checks=checks, steps=steps)
+        + '\n[merge]\nrule = "mean"\ncodec = "'
+        + codec
+        + '"\n\n'
+        + sections
+        + money
+    )
 
 
 @contextmanager
-def small_world(folder: Path, plan: DemoPlan, **economy: str) -> Iterator[tuple[World, Spectator]]:
-    """Chain, contracts, funded participants and a running publisher; everything ends with the block."""
+def small_world(
+    folder: Path,
+    plan: DemoPlan,
+    sections: str = "",
+    launch: Launch = start,
+    steps: int = 4,
+    **economy: str,
+) -> Iterator[tuple[World, Spectator]]:
+    """Chain, contracts, funded participants and a running publisher; everything ends with the block.
+
+    ``launch`` starts a process (`tests.nursery.fork` does so at once); ``steps`` of training per lease.
+    """
     with Devnet(folder / "chain") as devnet:
-        world = build(plan, folder, devnet, tiny_task(plan, **economy))
+        world = build(plan, folder, devnet, tiny_task(plan, sections, steps=steps, **economy))
+        world.launch = launch
         spectator = Spectator(world.chain, folder / "spectator")
         try:
             start_publisher(world)

@@ -8,6 +8,7 @@ from commonweight.core.verdict import Outcome
 from commonweight.core.works import TREE_HEADER, TREE_STEPS, TREE_TRAJECTORIES
 from commonweight.tasks import grpo
 from commonweight.tasks.rl_cheats import CHEATS
+from commonweight.tasks.rl_sources import gathered
 from tests.leases import Shelf
 from tests.rl_leases import KIND, tiny_rl
 
@@ -26,6 +27,8 @@ EXPECTED = {
     "reusing": (TREE_TRAJECTORIES, True),
     "blunting": (TREE_TRAJECTORIES, False),
     "silencing": (TREE_TRAJECTORIES, True),
+    "ignoring": (TREE_STEPS, False),
+    "unsourced": (TREE_HEADER, True),
 }
 
 
@@ -36,19 +39,21 @@ def test_every_forger_is_expected_here() -> None:
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_a_forger_is_rejected_when_drawn_and_a_juror_agrees(name: str) -> None:
     task = tiny_rl()
-    lease = task.lease()
-    product = task.train(lease, CHEATS[name])
+    given = task.train(task.lease(slot=5, rollout=True))
+    lease = task.lease(round_=1, sources=(given.root,))
+    product = task.train(gathered(task.spec, lease, Shelf.of(given).fetch), CHEATS[name])
     assert product.cheated
+    shelf = Shelf(product, given.artifacts | product.artifacts)
     tree, cheap = EXPECTED[name]
-    verdict = task.check(lease, Shelf.of(product))
+    verdict = task.check(lease, shelf)
     assert verdict.outcome is Outcome.INVALID, verdict.reason
     assert verdict.tree == tree
     if tree != TREE_HEADER:
-        assert task.judge(lease, Shelf.of(product), tree, verdict.leaf).outcome is Outcome.INVALID
+        assert task.judge(lease, shelf, tree, verdict.leaf).outcome is Outcome.INVALID
     if cheap:
         # The learning of the last segment is honest: what is found is found by looking through.
         last = task.spec.training.segments - 1
-        assert task.check(lease, Shelf.of(product), last).outcome is Outcome.INVALID
+        assert task.check(lease, shelf, last).outcome is Outcome.INVALID
 
 
 @pytest.mark.parametrize("name", ["weighting", "reordering"])

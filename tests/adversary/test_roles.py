@@ -3,60 +3,29 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from commonweight.chain.devnet import faucet
 from commonweight.cli.demo import report
 from commonweight.cli.demo.spectator import Spectator
-from commonweight.cli.demo.world import DemoPlan, World, add_person
-from commonweight.core.spec import TOKEN
 from commonweight.core.state import Task, WorkState
-from tests.support import small_world, wait_for
+from tests.clock import Clock
+from tests.support import wait_for
 
-pytestmark = [pytest.mark.soak, pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(900)]
-LIMIT = 800.0
-"""Seconds of a scenario on a machine that has a lot else to do; an idle one needs a tenth of it."""
+from .roles import LIMIT, ended, nothing_lost, world_of
 
-
-@contextmanager
-def world_of(
-    folder: Path, roles: dict[str, list[str]], rounds: int, **economy: str
-) -> Iterator[tuple[World, Spectator]]:
-    """A published task with these participants running, each with more options of its command."""
-    trainers = sum(name.startswith("trainer") for name in roles)
-    validators = sum(name.startswith("validator") for name in roles)
-    plan = DemoPlan("none", rounds=rounds, trainers=trainers, validators=validators, seed=3, runs=folder)
-    with small_world(folder, plan, **economy) as (world, spectator):
-        wait_for(spectator, lambda task: True, limit=LIMIT)
-        for name, options in roles.items():
-            who = world.people[name]
-            world.spawn(who, who.role, "run", "--task", "1", *options)
-        yield world, spectator
-
-
-def nothing_lost(world: World, spectator: Spectator, task: Task, *names: str) -> None:
-    """Each of these got to the wei what the rules give, and the rules took nothing."""
-    for name in names:
-        row = report.person(world, spectator.state, task, world.people[name], set())
-        assert row["gain"] == row["expected_gain"], name
-        assert int(row["gain"]) >= 0 or world.people[name].role == "publisher", name
-        assert row["bond_lost"] == "0", name
-    assert report.vault(world)["balances"]
+pytestmark = [pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_a_lazy_validator_loses_over_decoys_while_an_honest_one_earns(tmp_path: Path) -> None:
     """Decoys are drawn by chance, one work in ten: rounds of sixteen leases until there was one."""
     roles = {"trainer-1": ["--leases", "16"], "validator-1": [], "validator-2": ["--attack", "lazy"]}
-    economy = {"decoy_one_in": "10", "slots": "16", "fee_bps": "2000", "merge": "6"}
-    with world_of(tmp_path, roles, 12, **economy) as (world, spectator):
-        faucet(world.chain, world.people["trainer-1"].address, 1000 * TOKEN)
+    economy = {"decoy_one_in": "10", "slots": "16", "fee_bps": "2000"}
+    with world_of(tmp_path, roles, 12, {"trainer-1": 1000}, **economy) as (world, spectator, clock):
         honest, lazy = (
             next(s.id for s in spectator.state.seats.values() if s.owner == world.people[name].address)
-            for name in _seated(spectator, world)
+            for name in _seated(spectator, clock)
         )
 
         def settled(task: Task) -> bool:
@@ -67,7 +36,7 @@ def test_a_lazy_validator_loses_over_decoys_while_an_honest_one_earns(tmp_path: 
                 for w in r.works.values()
             )
 
-        task = wait_for(spectator, settled, limit=LIMIT)
+        task = wait_for(spectator, settled, clock, limit=LIMIT)
         decoyed = [
             r for r in task.rounds.values() if any(w.state is WorkState.DECOY for w in r.works.values())
         ]
@@ -80,8 +49,8 @@ def test_a_lazy_validator_loses_over_decoys_while_an_honest_one_earns(tmp_path: 
         assert all((w.paid, w.lost, w.included) == (task.reward, 0, False) for w in decoys)
 
 
-def _seated(spectator: Spectator, world: World) -> tuple[str, str]:
-    wait_for(spectator, lambda task: len(spectator.state.seats) == 2, limit=LIMIT)
+def _seated(spectator: Spectator, clock: Clock) -> tuple[str, str]:
+    wait_for(spectator, lambda task: len(spectator.state.seats) == 2, clock, limit=LIMIT)
     return "validator-1", "validator-2"
 
 
@@ -93,11 +62,9 @@ def test_one_honest_member_of_a_colluding_committee_is_enough(tmp_path: Path) ->
         "validator-1": ["--seats", "4"],
         "validator-2": ["--seats", "2", "--attack", "colluding"],
     }
-    with world_of(tmp_path, roles, 1, want="6", merge="6", open="30") as (world, spectator):
-        faucet(world.chain, world.people["validator-1"].address, 3000 * TOKEN)
-        faucet(world.chain, world.people["validator-2"].address, 1000 * TOKEN)
-        world.people["validator-1"].minted += 3000 * TOKEN
-        task = wait_for(spectator, lambda t: t.finished and not world.running(), limit=LIMIT)
+    rich = {"validator-1": 3000, "validator-2": 1000}
+    with world_of(tmp_path, roles, 1, rich, want="6") as (world, spectator, clock):
+        task = ended(world, spectator, clock)
         forged = [w for w in task.rounds[0].works.values() if w.trainer == world.people["trainer-1"].address]
         assert [w.state for w in forged] == [WorkState.HARD]
         nothing_lost(world, spectator, task, "trainer-2", "validator-1", "publisher")
@@ -110,8 +77,8 @@ def test_a_slanderer_pays_even_when_no_juror_comes(tmp_path: Path) -> None:
         "validator-1": ["--attack", "absent-juror"],
         "validator-2": ["--attack", "slander"],
     }
-    with world_of(tmp_path, roles, 1, seal="25", reveal="15", open="30", merge="6") as (world, spectator):
-        task = wait_for(spectator, lambda t: t.finished and not world.running(), limit=LIMIT)
+    with world_of(tmp_path, roles, 1, seal="120") as (world, spectator, clock):
+        task = ended(world, spectator, clock)
         assert all(
             d.answered_by == world.people["trainer-1"].address for d in spectator.state.disputes.values()
         )
@@ -126,16 +93,9 @@ def test_a_slanderer_pays_even_when_no_juror_comes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("attack", ["bad-merge", "hidden-merge"])
 def test_a_bad_aggregator_loses_its_bond(tmp_path: Path, attack: str) -> None:
     """A wrong version is refuted by one lane; one that nobody can see falls to the demand to show a lane."""
-    plan = DemoPlan("none", rounds=1, trainers=1, validators=1, seed=3, runs=tmp_path)
-    with small_world(tmp_path, plan, merge="20") as (world, spectator):
-        add_person(world, "relay-1", "relay", world.task.economy.merge_bond)
-        wait_for(spectator, lambda task: True, limit=LIMIT)
-        for name in ("relay-1", "trainer-1", "validator-1"):
-            who = world.people[name]
-            world.spawn(
-                who, who.role, "run", "--task", "1", *(["--attack", attack] if name == "relay-1" else [])
-            )
-        task = wait_for(spectator, lambda t: t.finished and not world.running(), limit=LIMIT)
+    roles = {"relay-1": ["--attack", attack], "trainer-1": [], "validator-1": []}
+    with world_of(tmp_path, roles, 1) as (world, spectator, clock):
+        task = ended(world, spectator, clock)
         liar = world.people["relay-1"].address
         fines = [winner for r in task.rounds.values() for loser, winner in r.fines if loser == liar]
         assert len(fines) == 1
@@ -147,13 +107,13 @@ def test_a_bad_aggregator_loses_its_bond(tmp_path: Path, attack: str) -> None:
 def test_a_silent_publisher_stops_nobody(tmp_path: Path) -> None:
     """The publisher is killed once its artifacts are with others; they are paid and the task ends."""
     roles: dict[str, list[str]] = {"trainer-1": [], "validator-1": []}
-    with world_of(tmp_path, roles, 2, merge="6") as (world, spectator):
-        wait_for(spectator, lambda t: bool(t.rounds) and t.rounds[0].poll is not None, limit=LIMIT)
+    with world_of(tmp_path, roles, 2) as (world, spectator, clock):
+        wait_for(spectator, lambda t: bool(t.rounds) and t.rounds[0].poll is not None, clock, limit=LIMIT)
         publisher = world.people["publisher"].process
         assert publisher is not None
         publisher.send_signal(signal.SIGKILL)
         publisher.wait()
-        task = wait_for(spectator, lambda t: t.finished and not world.running(), limit=LIMIT)
+        task = ended(world, spectator, clock)
         assert len(task.rounds) == 2
         assert all(w.state is WorkState.VALID for r in task.rounds.values() for w in r.works.values())
         nothing_lost(world, spectator, task, "trainer-1", "validator-1")

@@ -292,3 +292,25 @@ def test_stopping_does_not_wait_for_strangers(tmp_path: Path) -> None:
     assert not [t for t in threading.enumerate() if t.name == "artifacts"]
     for line in lines:
         line.close()
+
+
+def test_one_address_that_asks_too_much_is_told_so_and_others_are_served(tmp_path: Path) -> None:
+    """Reading needs no signature, so it is metered per address: three requests at once, then one in ten seconds."""
+    limits = replace(SHORT, reads_per_second=0.1, reads_burst=3.0)
+    store = Store(tmp_path / "store")
+    store.put(DATA)
+
+    def statuses(address: str, count: int) -> list[int]:
+        found = []
+        for _ in range(count):
+            line = http.client.HTTPConnection(
+                server.host, server.port, timeout=10, source_address=(address, 0)
+            )
+            line.request("GET", f"/v1/artifacts/{ROOT.hex()}")
+            found.append(line.getresponse().status)
+            line.close()
+        return found
+
+    with ArtifactServer(store, "127.0.0.1", 0, limits=limits) as server:
+        assert statuses("127.0.0.2", 5) == [200, 200, 200, 429, 429]
+        assert statuses("127.0.0.3", 3) == [200, 200, 200]

@@ -10,13 +10,15 @@ from commonweight.core.verdict import Count, Evidence, Measure
 from commonweight.core.works import Header, Meta, StepLeaf, TrajectoryLeaf, pack
 from commonweight.shardcast.manifest import Manifest
 
+from .targets import COUNT
+
 B = bytes(range(32))
 
 
 def seeds() -> dict[str, list[bytes]]:
     """Inputs by target."""
     manifest = Manifest.of(b"x" * 3000)
-    lanes = np.arange(300, dtype=np.int32)
+    lanes = np.arange(COUNT, dtype=np.int32)
     spec = Spec(
         "seed",
         "pretrain",
@@ -67,5 +69,5 @@ def seeds() -> dict[str, list[bytes]]:
         ],
         "package_face": [2 * (b"\xff\xd9" + bytes(range(32)))],
         "sketch": [np.arange(384, dtype="<f4").tobytes()],
-        "state": [np.zeros(3 * 512, dtype="<f4").tobytes()],
+        "state": [np.zeros(3 * 256, dtype="<f4").tobytes()],
     }

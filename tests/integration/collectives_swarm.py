@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,8 +23,13 @@ LIMIT_S = 60.0
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A port that nobody listens on, below the range from which the system takes those of outgoing connections:
+    one of that range may be gone before the worker that is told to use it has started."""
+    draw = random.SystemRandom()
+    while True:
+        port = draw.randrange(12_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Worker:
@@ -61,7 +67,8 @@ class Worker:
                     return found
                 left = deadline - time.monotonic()
                 if left <= 0 or (self.process.poll() not in (None, 0, -9) and not self._news.wait(0.5)):
-                    raise AssertionError(f"{self.name} never got there: {self.said[-8:]} {self._errors()}")
+                    told = [e for e in self.said if e["event"] != "contact_failed"]
+                    raise AssertionError(f"{self.name} never got there: {told[-12:]} {self._errors()}")
                 self._news.wait(min(left, 0.5))
 
     def _errors(self) -> str:

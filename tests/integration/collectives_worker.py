@@ -55,7 +55,8 @@ def rounds(swarm: TcpCollective, options: argparse.Namespace) -> None:
     arm(options, now)
     if options.start_with:
         state += options.start_with
-    while number < options.rounds:
+    together = 0
+    while number < options.rounds or together < options.together:
         try:
             begun = swarm.begin(merkle.root(state.tobytes()))
             if begun.recovered is not None:
@@ -73,6 +74,7 @@ def rounds(swarm: TcpCollective, options: argparse.Namespace) -> None:
         except Dropped as error:
             say("rejoining", reason=error.message)
             continue
+        together = len(total.members)
         say(
             "round",
             number=number,
@@ -94,6 +96,7 @@ def main() -> None:
     parser.add_argument("--founder", action="store_true")
     parser.add_argument("--expect", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--together", type=int, default=0, help="go on until a round has so many members")
     parser.add_argument("--count", type=int, default=200_000)
     parser.add_argument("--codec", default="int8")
     parser.add_argument("--silence", type=float, default=2.0)

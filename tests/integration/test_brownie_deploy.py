@@ -11,9 +11,12 @@ import pytest
 
 from commonweight.chain import deployment, keys
 from commonweight.chain.client import Chain
-from commonweight.chain.deploy import deploy
+from commonweight.chain.deploy import asker, deploy, describe, estimate
 from commonweight.chain.deployment import DeployConfig
 from commonweight.chain.devnet import Devnet, fund
+from commonweight.chain.genuine import require_genuine
+from commonweight.chain.rpc import Rpc
+from commonweight.cli import commands
 
 pytestmark = [pytest.mark.chain, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -49,28 +52,35 @@ def test_brownie_and_the_command_line_write_the_same_file(tmp_path: Path) -> Non
     assert by_brownie.read_bytes() == by_us.read_bytes()
 
 
-def test_brownie_deploys_from_a_keystore_and_says_what_is_missing(tmp_path: Path) -> None:
+def test_brownie_knows_the_presets_plans_and_deploys_from_a_keystore(tmp_path: Path) -> None:
+    """A preset whose address the environment gives; the dry run is the command line's, and needs no password."""
     home, out, password = tmp_path / "home", tmp_path / "deployment.json", tmp_path / "password"
     home.mkdir()
     password.touch(mode=0o600)
     password.write_text("a password\n")
     address = keys.create(tmp_path / "key.json", "a password", light=True)
-    settings = {"COMMONWEIGHT_OUT": str(out)}
+    commands.network_brownie(tmp_path / "networks.yaml")
+    brownie(home, "networks", "import", str(tmp_path / "networks.yaml"), "True")
     with Devnet(tmp_path / "net", chain_id=11155111) as net:
         fund(net.url, address, 10**18)
-        brownie(home, "networks", "add", "Ethereum", "public", f"host={net.url}", "chainid=11155111")
-        run = ("run", "deploy", "--network", "public")
+        settings = {"COMMONWEIGHT_OUT": str(out), "COMMONWEIGHT_RPC_SEPOLIA": net.url}
+        run = ("run", "deploy", "--network", "commonweight-sepolia")
+        said = brownie(home, *run, code=1, **settings)
+        assert "error[E1302] COMMONWEIGHT_KEY" in said
+        settings["COMMONWEIGHT_KEY"] = str(tmp_path / "key.json")
         said = brownie(home, *run, code=1, **settings)
         assert "error[E1209] no reward token was named for chain 11155111" in said
         settings["COMMONWEIGHT_TEST_TOKEN"] = "1"
-        assert "error[E1302] COMMONWEIGHT_KEY" in brownie(home, *run, code=1, **settings)
+        said = brownie(home, *run, COMMONWEIGHT_DRY_RUN="1", **settings)
+        expected = estimate(asker(Rpc(net.url)), address, DeployConfig(), test_token=True)
+        assert all(line in said for line in describe(expected)), said
         assert not out.exists()
-        settings |= {
-            "COMMONWEIGHT_KEY": str(tmp_path / "key.json"),
-            "COMMONWEIGHT_PASSWORD_FILE": str(password),
-        }
+        settings["COMMONWEIGHT_PASSWORD_FILE"] = str(password)
         brownie(home, *run, **settings)
         record = deployment.load(out)
         assert bytes.fromhex(record["deployer"][2:]) == address
         assert record["chain_id"] == 11155111
-        Chain.connect(net.url, record, confirmations=0)
+        chain = Chain.connect(net.url, record, confirmations=0)
+        require_genuine(chain.rpc, record)
+        assert chain.addresses["Protocol"] == expected.steps[-1][0].address
+        assert 10**18 - chain.balance(address) <= expected.cost

@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import pytest
 
 from commonweight.collectives.codecs import codec
-from commonweight.collectives.interface import Dropped
+from commonweight.collectives.interface import Begun, Dropped
 from commonweight.collectives.session import Rules
 from commonweight.collectives.tcp import Settings, TcpCollective
 from commonweight.collectives.wire import Credentials
@@ -19,8 +20,8 @@ from commonweight.core import merkle
 from commonweight.core.errors import CommonweightError, EncodingError
 from tests.integration.collectives_swarm import free_port
 
-pytestmark = pytest.mark.soak
-
+T = TypeVar("T")
+LIMIT_S = 60.0
 R0 = bytes(31) + b"\x01"
 
 
@@ -48,9 +49,9 @@ def swarm(*names: str, expect: int = 0, replicas: bool = False) -> Iterator[dict
             member.close()
 
 
-def each(members: dict[str, TcpCollective], act: Callable[[TcpCollective], object]) -> dict[str, object]:
+def each(members: dict[str, TcpCollective], act: Callable[[TcpCollective], T]) -> dict[str, T]:
     """Run ``act`` for all members at once; its results, or the exception of the first that failed."""
-    out: dict[str, object] = {}
+    out: dict[str, T] = {}
     failures: list[BaseException] = []
 
     def run(name: str, member: TcpCollective) -> None:
@@ -59,11 +60,14 @@ def each(members: dict[str, TcpCollective], act: Callable[[TcpCollective], objec
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=run, args=item) for item in members.items()]
-    for thread in threads:
+    threads = {item[0]: threading.Thread(target=run, args=item, daemon=True) for item in members.items()}
+    for thread in threads.values():
         thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
+    deadline = time.monotonic() + LIMIT_S
+    for thread in threads.values():
+        thread.join(timeout=deadline - time.monotonic())
+    late = [name for name, thread in threads.items() if thread.is_alive()]
+    assert failures or not late, f"{late} still wait after {LIMIT_S:g} s"
     if failures:
         raise failures[0]
     return out
@@ -113,19 +117,27 @@ def test_a_joiner_copies_a_replica_and_is_told_its_root() -> None:
     with swarm("ada", "bob", "cyd", expect=2, replicas=True) as members:
         pair = {name: members[name] for name in states}
         each(pair, lambda m: m.begin(R0))  # replicas start from one version
-        begun: list[object] = []
+        begun: list[Begun] = []
         joiner = threading.Thread(
-            target=lambda: begun.append(members["cyd"].begin(merkle.root(b"of another time")))
+            target=lambda: begun.append(members["cyd"].begin(merkle.root(b"of another time"))), daemon=True
         )
         joiner.start()
-        deadline = time.monotonic() + 20
-        while not begun and time.monotonic() < deadline:
+        deadline = time.monotonic() + LIMIT_S
+        # From the round that it is let in the others wait for a joiner: they may start no operation without it.
+        while "cyd" not in pair["ada"].members:
+            assert time.monotonic() < deadline, "the joiner was never let in"
             settled = each(pair, lambda m: m.settle(merkle.root(states[m.name]), lambda: states[m.name]))
-            assert {s.agreed for s in settled.values()} == {False}  # type: ignore[attr-defined]
+            assert {name: s.root for name, s in settled.items()} == {
+                n: merkle.root(v) for n, v in states.items()
+            }
+            assert not any(s.agreed for s in settled.values())
             each(pair, lambda m: m.begin(merkle.root(states[m.name])))
-        joiner.join(timeout=10)
-        assert begun[0].members == ("ada", "bob", "cyd")  # type: ignore[attr-defined]
-        assert begun[0].recovered in states.values()  # type: ignore[attr-defined]
+        joiner.join(timeout=LIMIT_S)
+        assert begun[0].members == ("ada", "bob", "cyd")
+        assert begun[0].recovered in states.values()
+        states["cyd"] = begun[0].recovered
+        settled = each(members, lambda m: m.settle(merkle.root(states[m.name]), lambda: states[m.name]))
+        assert settled["ada"].roots == {name: merkle.root(state) for name, state in states.items()}
 
 
 def test_a_member_whose_values_are_not_finite_is_told_and_the_others_go_on() -> None:

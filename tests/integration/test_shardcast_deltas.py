@@ -69,7 +69,7 @@ def work(
     return merge_version(place.store, place.book, record, parts, round_)
 
 
-@pytest.mark.parametrize("codec", ["none", "int8", "int4", "2bit", "topk"])
+@pytest.mark.parametrize("codec", ["none", "int8", "int4", "2bit", "topk8", "topk"])
 def test_a_version_comes_by_its_updates(places: tuple[Place, Place], codec: str) -> None:
     ours, theirs = places
     base = start(ours, theirs)
@@ -96,6 +96,15 @@ def test_the_committed_update_is_the_decode_of_the_wire_bytes(places: tuple[Plac
 
     decoded = codec("int8").decode_lanes(place.store.get(part.wire), 1000)
     assert part.update == merkle.root(fixed.to_bytes(decoded))
+
+
+def test_what_a_killed_merge_had_decoded_does_not_stay(places: tuple[Place, Place]) -> None:
+    """Found in review: decoded lanes are not served and so are never evicted; a kill would have left them for good."""
+    ours, theirs = places
+    made = work(theirs, start(ours, theirs), "int8")
+    ours.store.put(theirs.store.get(made.parts[0].update), published=False)
+    assert upgrade(ours.library, ours.book, made).via == "delta"
+    assert ours.store.roots(published=False) == []
 
 
 def test_a_chain_of_versions_and_a_late_part(places: tuple[Place, Place]) -> None:

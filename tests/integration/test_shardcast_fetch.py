@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import random
@@ -16,6 +17,7 @@ import pytest
 
 from commonweight.core import merkle
 from commonweight.core.errors import CommonweightError
+from commonweight.shardcast import files, partial
 from commonweight.shardcast.fetch import Fetched, Library, Unavailable, fetch
 from commonweight.shardcast.limits import Limits
 from commonweight.shardcast.manifest import Manifest
@@ -399,6 +401,43 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path, theirs: Store) 
         get(small, server.url)
     assert caught.value.code == "E1404"
     assert small.get(kept) == SMALL
+
+
+class FillingDisk:
+    """A disk with room for some more shards: the write that does not fit stops half-way, as on a real one."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self._lock = threading.Lock()
+
+    def write_at(self, handle: int, data: bytes | memoryview, offset: int) -> None:
+        with self._lock:
+            fits = min(self.room, len(data))
+            self.room -= fits
+        files.write_at(handle, memoryview(data)[:fits], offset)
+        if fits < len(data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_fills_up_during_a_fetch_costs_only_the_rest(
+    ours: Store, theirs: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of four shards fit, and half of a third: it is said, nothing half-written is used, the rest comes later."""
+    theirs.put(DATA)
+    disk = FillingDisk(2 * merkle.SHARD + 1000)
+    with ArtifactServer(theirs, "127.0.0.1", 0) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(partial, "write_at", disk.write_at)
+            with pytest.raises(CommonweightError) as caught:
+                get(ours, server.url)
+        assert (caught.value.code, caught.value.hint) == ("E1404", "free some disk space")
+        assert not ours.has(ROOT)
+        assert list((ours.folder / "public").iterdir()) == []
+        ours = Store(ours.folder)  # the operator makes room and starts the node again
+        found = get(ours, server.url)
+    assert found.data == DATA
+    assert found.resumed_shards >= 2  # and the last one of five bytes, where it came before the disk was full
+    assert found.bytes_received - found.bytes_repeated <= (4 - found.resumed_shards) * merkle.SHARD + 4096
 
 
 def test_a_flipped_bit_in_a_relay_is_never_served(ours: Store, theirs: Store) -> None:

@@ -29,7 +29,7 @@ def shelve(folder: Path, product: Product) -> str:
 
 
 def run(what: str, folder: Path, segments: str = "", save: Path | None = None) -> int:
-    return verify(what, folder, "anvil", None, segments, save, True)
+    return verify(what, folder, None, None, segments, save, True)
 
 
 def test_honest_work_verifies_and_its_evidence_repeats(
@@ -46,7 +46,7 @@ def test_honest_work_verifies_and_its_evidence_repeats(
     assert first["agrees"] is None
     assert run(str(record), tmp_path / "store") == 0
     assert json.loads(capsys.readouterr().out)["agrees"] is True
-    assert verify(work, tmp_path / "store", "anvil", None, "", None, False) == 0
+    assert verify(work, tmp_path / "store", None, None, "", None, False) == 0
     text = capsys.readouterr().out
     assert text.startswith("valid: all checks passed\n")
     assert "segments  0, 1, 2, 3" in text
@@ -83,6 +83,16 @@ def test_what_cannot_be_verified_is_named(tmp_path: Path, what: str, segments: s
     with pytest.raises(CommonweightError) as caught:
         run(what, tmp_path, segments)
     assert caught.value.code == code
+
+
+def test_a_manifest_under_the_same_name_does_not_hide_the_artifact(tmp_path: Path) -> None:
+    """A node's home keeps manifests beside artifacts, each named by the root of what it describes."""
+    t = tiny()
+    work = shelve(tmp_path, t.train(t.lease()))
+    for name in ("manifests", "zzz"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / work[2:]).write_bytes(b"its manifest")
+    assert run(work, tmp_path, "0") == 0
 
 
 def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:

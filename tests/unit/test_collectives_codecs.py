@@ -21,6 +21,7 @@ NAMES = [
     "2bit:64",
     "topk:8/64",
     "topk:512/4096",
+    "topk8:8/64",
 ]
 EXACT = [name for name in NAMES if codec(name).exact]
 QUANTISED = [name for name in EXACT if name != "none"]
@@ -166,6 +167,7 @@ def test_error_of_an_int8_lane_is_at_most_half_a_scale(seed: int, count: int, bi
         ("int4:1024", 0.118),
         ("2bit", 0.349),
         ("topk", 0.945),
+        ("topk8", 0.826),
     ],
 )
 def test_relative_error_on_gaussian_values(name: str, bound: float) -> None:
@@ -174,7 +176,9 @@ def test_relative_error_on_gaussian_values(name: str, bound: float) -> None:
     assert np.linalg.norm(through.decode(through.encode(x), x.size) - x) < bound * np.linalg.norm(x)
 
 
-@pytest.mark.parametrize(("name", "bits"), [("int8", 8.26), ("int4", 4.13), ("2bit", 2.02), ("topk", 0.165)])
+@pytest.mark.parametrize(
+    ("name", "bits"), [("int8", 8.26), ("int4", 4.13), ("2bit", 2.02), ("topk8", 0.885), ("topk", 0.165)]
+)
 def test_bits_per_value(name: str, bits: float) -> None:
     assert codec(name).size(1 << 20) * 8 / (1 << 20) < bits
 

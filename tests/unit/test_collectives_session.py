@@ -247,6 +247,64 @@ def test_a_joiner_enters_only_with_an_agreed_root() -> None:
     assert s.view.names == ("a", "b", "c")
 
 
+def test_a_joiner_copies_a_replica_and_is_told_its_root() -> None:
+    """However its steps fall between those of the members, a joiner of a swarm of replicas gets in and stops nobody."""
+    for early in range(6):
+        s = session(A, B, lag=20.0, quorum=0.0)
+        own = {"a": R1, "b": R2}
+        steps = [
+            lambda s=s: s.join(0, C, bytes(32)),
+            lambda s=s: [s.ready(0, n, Ready(1, BEGIN, "begin own", R0.hex())) for n in "ab"],
+            lambda s=s, own=own: [s.ready(0, n, Ready(2, SETTLE, "settle own", own[n].hex())) for n in "ab"],
+            lambda s=s, own=own: [s.ready(0, n, Ready(3, BEGIN, "begin own", own[n].hex())) for n in "ab"],
+            lambda s=s, own=own: [s.ready(0, n, Ready(4, SETTLE, "settle own", own[n].hex())) for n in "ab"],
+        ]
+        steps.insert(min(early, 4), steps.pop(0))
+        for step in steps:
+            step()
+            for _, offer in said(s, Recover):
+                assert offer.providers[0].name == {R1: "a", R2: "b"}[offer.root]
+                s.join(0, C, offer.root)
+            s.out[:] = [send for send in s.out if not isinstance(send.message, Recover)]
+        while "c" not in s.view.names:  # each further round lets it in at the latest
+            kind = SETTLE if s.completed % 2 else BEGIN
+            number, what = s.completed + 1, "settle own" if kind == SETTLE else "begin own"
+            assert number < 9, f"joining after step {early} never ends"
+            for name in "ab":
+                s.ready(0, name, Ready(number, kind, what, own[name].hex()))
+            for _, offer in said(s, Recover):
+                s.join(0, C, offer.root)
+            s.out[:] = [send for send in s.out if not isinstance(send.message, Recover)]
+        assert s.view.names == ("a", "b", "c")
+        assert [to for to, m in said(s, Result) if m == s.last] == ["a", "b", "c"]
+
+
+def test_a_joiner_that_was_let_in_and_never_goes_on_is_left_behind_after_the_lag() -> None:
+    s = session(A, B, lag=20.0, silence=5.0)
+    for operation, kind in ((1, "begin"), (2, "settle")):
+        for name, root in (("a", R1), ("b", R2)):
+            s.ready(
+                0, name, Ready(operation, SETTLE if kind == "settle" else BEGIN, f"{kind} own", root.hex())
+            )
+    s.join(0, C, R2)
+    for name, root in (("a", R1), ("b", R2)):
+        s.ready(1, name, Ready(3, BEGIN, "begin own", root.hex()))
+    assert s.view.names == ("a", "b", "c")
+    for name, root in (("a", R1), ("b", R2)):
+        s.ready(2, name, Ready(4, SETTLE, "settle own", root.hex()))
+    for now in range(2, 23):
+        for name in "abc":  # its beats go on: only its program stands still
+            s.heard(now, name)
+        s.tick(now)
+        assert s.completed == 3
+    for name in "abc":
+        s.heard(23, name)
+    s.tick(23)
+    assert s.view.names == ("a", "b")
+    assert s.completed == 4
+    assert {p.name for p in s.last.parts} == {"a", "b"}  # type: ignore[union-attr]
+
+
 def test_a_joiner_that_never_finishes_delays_a_round_by_the_patience_only() -> None:
     s = session(A, B, patience=3.0, silence=60)
     run(s, 0, BEGIN)

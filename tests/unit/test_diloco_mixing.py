@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -164,3 +165,19 @@ def test_the_last_version_is_the_mean_of_the_replicas() -> None:
     assert merged.momentum.tolist() == [0, 0]
     with pytest.raises(EncodingError):
         mixing.final_merge({})
+
+
+def test_a_leaf_holds_exactly_one_mix() -> None:
+    leaf = commit_one()[0]
+    assert len(leaf.leaf) == merkle.LEAF
+    assert mixing.MixLeaf.of(leaf.leaf) == leaf
+    for at in (len(leaf.encode()), merkle.LEAF - 1):
+        with pytest.raises(EncodingError):
+            mixing.MixLeaf.of(leaf.leaf[:at] + b"\x01" + leaf.leaf[at + 1 :])
+
+
+@given(st.binary(max_size=200), st.integers(0, 1023))
+def test_reading_a_leaf_is_total(junk: bytes, at: int) -> None:
+    raw = (commit_one()[0].leaf[:at] + junk).ljust(merkle.LEAF, b"\x00")[: merkle.LEAF]
+    with contextlib.suppress(EncodingError):
+        assert mixing.MixLeaf.of(raw).leaf == raw

@@ -16,9 +16,9 @@ from commonweight.diloco import outer
 from commonweight.diloco.aggregate import Aggregator
 from commonweight.diloco.cohort import CohortWorker, ShardMissing, pack_gram, shard_bounds, unpack_gram
 from commonweight.diloco.compress import Compressor, ErrorFeedback
-from commonweight.diloco.gossip import IS_FULL, GossipWorker
+from commonweight.diloco.gossip import IS_FULL, MOST_MISSED, GossipWorker
 from commonweight.diloco.local import InnerLoop, InnerSpec, Text
-from commonweight.diloco.rounds import Plan, Tamper, honest
+from commonweight.diloco.rounds import Plan, Report, Tamper, honest
 from commonweight.diloco.swarm import Traffic, consensus_distance, recover, run_round
 from commonweight.diloco.topology import build
 from commonweight.models import initial_parameters, parameter_count, pin
@@ -79,11 +79,13 @@ def replicas(
 
 def rounds(
     workers: dict, count: int, traffic: Traffic | None = None, first: int = 0, without: int = -1
-) -> None:
+) -> dict[int, Report]:
     members = tuple(i for i in workers if i != without)
+    reports: dict[int, Report] = {}
     for r in range(first, first + count):
-        plan = Plan(r, members, 3, (r / 10, (r + 1) / 10))
-        run_round(workers, dict.fromkeys(members, plan), traffic or Traffic())
+        plan = Plan(r, members, 3, (min(r, 9) / 10, (min(r, 9) + 1) / 10))
+        reports = run_round(workers, dict.fromkeys(members, plan), traffic or Traffic())
+    return reports
 
 
 def losses(workers: dict) -> list[float]:
@@ -183,6 +185,25 @@ def test_neighbours_of_a_replica_that_missed_rounds_go_on_and_take_it_back() -> 
     rounds(workers, 3, first=3)
     assert (workers[1].public[2] == workers[2].public[2]).all()
     assert max(losses(workers)) < 5.0
+
+
+@pytest.mark.parametrize("away", [1, MOST_MISSED, MOST_MISSED + 2])
+def test_a_replica_that_was_away_mixes_in_its_first_round_back(away: int) -> None:
+    workers, traffic = replicas("ring"), Traffic()
+    rounds(workers, 1)
+    rounds(workers, away, first=1, without=2)
+    report = rounds(workers, 1, traffic, first=1 + away)
+    neighbours = workers[2].topology.links[2]
+    assert report[2].dropped == ()
+    for j in neighbours:
+        assert (workers[2].public[j] == workers[j].public[j]).all()
+        assert (workers[j].public[2] == workers[2].public[2]).all()
+    one = workers[2].compressor.codec.size(COUNT)
+    whole = away > MOST_MISSED
+    caught_up = 4 * COUNT if whole else (away + 1) * one
+    assert traffic.sent[neighbours[0]] < caught_up + one + 64
+    rounds(workers, 1, traffic := Traffic(), first=2 + away)
+    assert traffic.sent[neighbours[0]] < 2 * one + 64
 
 
 def test_a_replica_that_lost_a_copy_asks_for_the_whole_and_gets_it() -> None:

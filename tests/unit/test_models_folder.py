@@ -14,6 +14,7 @@ from commonweight.cli.rl import describe
 from commonweight.core.errors import CommonweightError
 from commonweight.core.spec import DecoderSpec, ModelSpec, parse_task
 from commonweight.core.verdict import Outcome
+from commonweight.models import decoder
 from commonweight.models.decoder import Architecture, Llama, hidden_states, parameter_count
 from commonweight.models.folder import read_config, read_folder, read_tokenizer, write_folder
 from commonweight.rl.environments import make
@@ -168,6 +169,18 @@ def test_a_local_folder_is_trained_and_checked_from_end_to_end(
     forged = world.train(lease, KIND.cheats["resampling"])
     assert world.check(lease, Shelf.of(forged)).outcome is Outcome.INVALID
     assert 0 <= KIND.evaluate(spec, data, base) <= 1
+
+
+def test_a_process_that_only_generated_so_far_can_learn() -> None:
+    """Rotary tables are kept; those of a length that generation met first could not be learnt through."""
+    arch, flat = made("qwen2")
+    decoder._angles.cache_clear()
+    Llama(arch, flat).hidden_states(torch.zeros((1, 9), dtype=torch.int64))
+    weights = flat.requires_grad_()
+    (gradient,) = torch.autograd.grad(
+        hidden_states(arch, weights, torch.zeros((1, 9), dtype=torch.int64)).sum(), weights
+    )
+    assert gradient.isfinite().all()
 
 
 def test_a_tokenizer_says_what_it_is_told(tmp_path: Path) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from commonweight.core.errors import CommonweightError
 from commonweight.core.seeds import uniform
+from commonweight.core.spec import parse_task
+from commonweight.core.verdict import Outcome
 from commonweight.rl.environments import UNIT, Environment, Task, make, parse_mixture
 from commonweight.rl.sandbox import Sandbox, sandboxed
+from commonweight.tasks.rl_bundle import scene
+from tests.leases import Shelf
+from tests.rl_leases import KIND, TOML, TinyRl
 
 NAMES = ("reverse:6", "sort:4-8", "add:3", "brackets:8", "guess")
 SEEDS = st.binary(min_size=32, max_size=32)
@@ -102,8 +110,9 @@ class Environment:
 
 
 def test_ten_lines_of_ones_own_are_an_environment() -> None:
-    mixture = sandboxed(OWN)
+    mixture = parse_mixture("own*3, reverse:4", sandboxed(OWN))
     box = mixture.parts[0]
+    assert mixture.weights == (3, 1)
     assert isinstance(box, Environment)
     task = box.task(bytes(32))
     assert (task.prompt, task.answer) == ("vaaaaaa=", "6")
@@ -167,3 +176,38 @@ def test_sizes_lie_within_their_bounds() -> None:
     sizes = {len(environment.task(i.to_bytes(32, "big")).answer) for i in range(100)}
     assert sizes == {3, 4, 5}
     assert uniform(b"s", "t", 0, 5) == ()
+
+
+def test_a_taskset_of_verifiers_without_the_library_is_refused_by_name() -> None:
+    """Against the library itself: `make test-extras`."""
+    with pytest.raises(CommonweightError) as caught:
+        make("verifiers:some-tasks")
+    assert caught.value.code == "E1613"
+    assert "some-tasks" in caught.value.message
+    assert "commonweight[verifiers]" in caught.value.hint
+    with pytest.raises(CommonweightError) as caught:
+        make("verifiers:../etc")
+    assert caught.value.code == "E1007"
+
+
+def test_the_documented_environment_is_trained_and_checked_in_a_mixture(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rl.md").read_text()
+    (tmp_path / "vowels.py").write_text(page.split("```python\n")[1].split("```")[0])
+    file = parse_task(TOML.format(source="vowels.py*2, reverse:4"))
+    file = replace(file, start=replace(file.start, warm_steps=0))
+    data, base = KIND.load_data(file, tmp_path), KIND.initial_version(file, tmp_path)
+    spec = KIND.build_spec(file, data, base)
+    played = scene(spec, data).mixture
+    assert [part.name for part in played.parts] == ["vowels", "reverse:4-4"]
+    drawn = [played.pick(bytes([i]) * 32) for i in range(255)]
+    assert 0.5 < drawn.count(0) / len(drawn) < 0.8
+    task = TinyRl(spec, data, base)
+    lease = task.lease()
+    verdict = task.check(lease, Shelf.of(task.train(lease)))
+    assert verdict.outcome is Outcome.VALID, verdict.reason
+
+
+def test_two_environments_of_ones_own_are_one_too_many(tmp_path: Path) -> None:
+    with pytest.raises(CommonweightError, match="one environment of your own") as caught:
+        KIND.load_data(parse_task(TOML.format(source="a.py, b.py*2")), tmp_path)
+    assert caught.value.code == "E1007"

@@ -60,6 +60,8 @@ def test_honest_work_is_valid_whole_and_in_every_leaf(source: str, rl: dict[str,
     verdict = task.check(lease, Shelf.of(product))
     assert verdict.outcome is Outcome.VALID, verdict.reason
     evidence = dict(verdict.evidence)
+    assert 0 <= product.notes["reward"] <= 1
+    assert 0 < product.notes["taught"] <= 96
     assert evidence["segments"] == 3
     assert evidence["rewards"] == 96
     assert evidence["sampled_tokens"] >= 96

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -104,11 +105,7 @@ def test_an_empty_mask_leaves_the_version_alone(store: Store) -> None:
     assert merge_stored(store, base, [], 300, RULE) == base
 
 
-def bad_length(lanes: bytes) -> bytes:
-    return lanes + bytes(1024)
-
-
-def bad_padding(lanes: bytes) -> bytes:
+def padded(lanes: bytes) -> bytes:
     return lanes[:-1] + b"\x01"
 
 
@@ -120,10 +117,23 @@ def too_small(lanes: bytes) -> bytes:
     return (-(1 << 31)).to_bytes(4, "little", signed=True) + lanes[4:]
 
 
-@pytest.mark.parametrize("spoil", [bad_length, bad_padding, too_large, too_small])
-def test_what_is_no_update_is_refused(store: Store, spoil: object) -> None:
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("spoil", [padded, too_large, too_small])
+def test_what_no_honest_trainer_sends_is_merged_as_the_chain_computes_it(
+    store: Store, spoil: Callable[[bytes], bytes], late: bool
+) -> None:
+    """Found in review: the bounded merge refused what the chain had accepted, and a second merge had to exist."""
+    version = random_version(300, np.random.default_rng(1))
+    raw = spoil(fixed.to_bytes(np.ones(300, np.int32)))
+    base, update = store.put(version.encode()), store.put(raw)
+    halves = np.frombuffer(version.encode(), dtype="<i4").astype(np.int32).reshape(2, -1)
+    expected = fixed.merge(ModelVersion(halves[0], halves[1]), [fixed.accepted(raw, late)], RULE)
+    assert merge_stored(store, base, [Part(update, int(late))], 300, RULE) == expected.root
+
+
+def test_an_update_of_another_length_is_refused(store: Store) -> None:
     base = store.put(random_version(300, np.random.default_rng(1)).encode())
-    update = store.put(spoil(fixed.to_bytes(np.ones(300, np.int32))))  # type: ignore[operator]
+    update = store.put(fixed.to_bytes(np.ones(300, np.int32)) + bytes(1024))
     before = store.roots()
     with pytest.raises(EncodingError):
         merge_stored(store, base, [Part(update)], 300, RULE)

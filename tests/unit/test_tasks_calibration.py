@@ -132,6 +132,20 @@ def test_loose_proof_thresholds_are_refused(tmp_path: Path) -> None:
     assert caught.value.code == "E1606"
 
 
+def test_fifty_bf16_steps_of_a_policy_gradient_in_one_segment_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two honest machines end further apart than honest and cheating ones; nothing is learnt from such a replay."""
+    path = tmp_path / "task.toml"
+    path.write_text(TASK.format(verification="").replace("context = 64", "context = 32"))
+    with pytest.raises(CommonweightError, match="in segments of 50 steps") as caught:
+        calibrate(path, 50, "bf16", "rl", True, True)
+    assert caught.value.code == "E1606"
+    found = json.loads(capsys.readouterr().out)
+    assert (found["segment"], found["arithmetic"], found["loss"]) == (50, "bf16", "rl")
+    assert found["local_margin"] < 3
+
+
 @pytest.mark.parametrize(
     ("tolerance", "found", "what"),
     [

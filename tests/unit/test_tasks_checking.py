@@ -262,8 +262,21 @@ def test_another_machines_honest_work_is_tolerated(tolerant: Tiny, monkeypatch: 
     assert verdict.outcome is Outcome.VALID, verdict
     measures = dict(verdict.measures)
     assert 0 < measures["step_distance"] < 2e-5
-    assert 0 < measures["state_distance"] < 2e-5
     assert dict(verdict.evidence)["state_chunks"] > 0
+
+
+def test_another_machines_sketches_must_fit_its_states(
+    tolerant: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = tolerant.lease()
+    with elsewhere(monkeypatch):
+        product = tolerant.train(lease)
+    raw, n = sketches_of(product), SKETCH_BYTES
+    verdict = tolerant.check(
+        lease, Shelf.of(with_sketches(product, raw[n : 2 * n] + raw[:n] + raw[2 * n :])), (0,)
+    )
+    assert look(verdict) == (Outcome.INVALID, TREE_STEPS, 0)
+    assert "sketch" in verdict.reason
 
 
 def test_within_the_own_profile_a_tolerant_task_is_exact(

@@ -90,6 +90,18 @@ def test_selection_of_wide_rows(engine: str) -> None:
     assert (select(bits, K, "torch-cpu") == np.sort(rows.abs().topk(K, dim=1).indices.numpy(), axis=1)).all()
 
 
+@pytest.mark.parametrize("size", [1000, 8192, 8193, 20_001, 32_768, 40_000])
+@pytest.mark.parametrize("distinct", [3, 40, 30_000])
+def test_selection_among_many_equals(size: int, distinct: int, engine: str) -> None:
+    """Short, middling and long rows go different ways; where most values are equal the smaller index counts."""
+    rng = np.random.default_rng(size)
+    rows = (rng.integers(0, distinct, (2, size)) + (rng.integers(0, 2, (2, size)) << 15)).astype(np.uint16)
+    rows[1, : size // 2] &= 0x8000
+    ranked = (rows & 0x7FFF).astype(np.int64) * size + np.arange(size)[::-1]
+    for k in (1, K, 500):
+        assert (select(rows, k) == np.sort(np.argsort(-ranked, axis=1)[:, :k], axis=1)).all()
+
+
 def test_proofs_of_activations_on_a_device_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     from commonweight.toploc import proofs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -242,3 +243,37 @@ def test_scale_of_errors_is_reported() -> None:
     bad[40] *= 4
     found = stats(own, bad)
     assert found.exponent_mismatches > 4
+
+
+def test_kernels_round_float32_as_torch_does() -> None:
+    """Ties to even, overflow to infinity, subnormal numbers, signed zeros; NaN comes out as NaN."""
+    kernels = pytest.importorskip("commonweight.toploc.kernels")
+    patterns = np.random.default_rng(1).integers(0, 2**32, 40_000, dtype=np.uint32)
+    edges = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0x18000, 0x3F808000, 0x3F818000, 0x7F7FFFFF, 0x7F800000])
+    odd = np.array([0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF, 0xFF800000, 0x80000000])
+    patterns = np.concatenate((patterns, edges.astype(np.uint32), odd.astype(np.uint32)))
+    want = bf16_bits(torch.from_numpy(patterns.view(np.float32).copy()))
+    indices, values = np.empty((1, 16), dtype=np.int64), np.empty((1, 16), dtype=np.int64)
+    for at in range(0, patterns.size, 16):
+        wide = np.resize(patterns[at : at + 16], (1, 16))
+        kernels.tops(np.empty((0, 0), dtype=np.uint16), wide, 16, indices, values)
+        expected = np.resize(want[at : at + 16], 16)
+        nan = (expected & 0x7FFF) > 0x7F80
+        assert ((values[0] == expected) | (nan & ((values[0] & 0x7FFF) > 0x7F80))).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [32, 70, 256])
+def test_both_engines_see_the_same(tokens: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = torch.randn((tokens, 96), generator=torch.Generator().manual_seed(tokens)).to(dtype)
+    near = (hidden.float() + 0.05 * torch.randn(hidden.shape)).to(dtype)
+    found = []
+    for engine in ("off", "on"):
+        monkeypatch.setenv("COMMONWEIGHT_NUMBA", engine)
+        built = toploc.build(near, 128, 32)
+        stats = toploc.verify(hidden, toploc.decode(toploc.encode(built), 128, len(built)), 128, 32)
+        found.append((toploc.encode(built), stats))
+    assert found[0][0] == found[1][0]
+    assert found[0][1].exponent_mismatches > 0
+    assert replace(found[0][1], score=0) == replace(found[1][1], score=0)
+    assert found[0][1].score == pytest.approx(found[1][1].score)

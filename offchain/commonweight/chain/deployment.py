@@ -3,7 +3,7 @@
 Brownie (`scripts/deploy.py`) and the command line (`deploy`) share all of this; only the sending differs. Contracts
 are created from the packaged bytecode, so both give the same code: a test token where one was asked for, the four
 libraries without state that the contracts are linked to, and `Protocol`, whose constructor creates the other four
-contracts and wires them.
+contracts and wires them. What came of it is compared with the package (`genuine`) before it is written down.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -73,62 +74,105 @@ class Ledger:
     code: Callable[[bytes], bytes]
 
 
+@cache
+def packaged(name: str) -> Mapping[str, Any]:
+    """What the package knows of a contract (see ``scripts/export_abis.py``). Raises E1202 when it lacks it."""
+    try:
+        text = resources.files("commonweight.chain").joinpath("abi", f"{name}.json").read_text()
+        found: Mapping[str, Any] = json.loads(text)
+        bytes.fromhex(found["bytecode"].removeprefix("0x"))
+    except (OSError, KeyError, ValueError) as error:
+        raise CommonweightError(
+            "E1202", f"the package has no code of {name}", "reinstall commonweight"
+        ) from error
+    return found
+
+
 def creation_code(name: str, libraries: Mapping[str, bytes] | None = None) -> bytes:
     """Packaged creation bytecode of a contract, linked to ``libraries`` (name to address).
 
     One that is not named stands as zero. Raises E1202 when the package lacks the contract.
     """
-    try:
-        text = resources.files("commonweight.chain").joinpath("abi", f"{name}.json").read_text()
-        packaged = json.loads(text)
-        code = bytearray.fromhex(packaged["bytecode"].removeprefix("0x"))
-        links: dict[str, list[int]] = packaged["links"]
-    except (OSError, KeyError, ValueError) as error:
-        raise CommonweightError(
-            "E1202", f"the package has no code of {name}", "reinstall commonweight"
-        ) from error
-    for library, places in links.items():
+    package = packaged(name)
+    code = bytearray.fromhex(package["bytecode"].removeprefix("0x"))
+    for library, places in package["links"].items():
         for place in places:
             code[place : place + ADDRESS_BYTES] = (libraries or {}).get(library, bytes(ADDRESS_BYTES))
     return bytes(code)
 
 
-def protocol_code(token: bytes, config: DeployConfig, libraries: Mapping[str, bytes] | None = None) -> bytes:
-    """Creation code of the whole protocol, constructor arguments included."""
-    types = ["address", "uint96", "uint40", "uint96"]
-    return creation_code("Protocol", libraries) + abi_encode(
-        types, [token, config.seat_stake, config.exit_delay, config.risk_min]
+def created(creator: bytes, nonce: int) -> bytes:
+    """Address of the contract that ``creator`` makes with number ``nonce``: keccak of RLP([creator, nonce])."""
+    digits = nonce.to_bytes((nonce.bit_length() + 7) // 8, "big")
+    number = digits if 0 < nonce < 0x80 else bytes([0x80 + len(digits)]) + digits
+    body = bytes([0x80 + ADDRESS_BYTES]) + creator + number
+    return keccak(bytes([0xC0 + len(body)]) + body)[-ADDRESS_BYTES:]
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """One creation transaction: the contract, its code with arguments, where it will be, and the arguments in words."""
+
+    name: str
+    code: bytes
+    address: bytes
+    arguments: tuple[tuple[str, str], ...] = ()
+
+
+def order(config: DeployConfig) -> tuple[str, ...]:
+    """What is created, in this order: each after those that it is linked to."""
+    return (*(() if config.token else ("TestToken",)), *LIBRARIES, "Protocol")
+
+
+def plan(config: DeployConfig, deployer: bytes, nonce: int) -> list[Creation]:
+    """The creations in order, when ``deployer``'s next transaction has number ``nonce``."""
+    places = {name: created(deployer, nonce + i) for i, name in enumerate(order(config))}
+    words = (
+        ("token", to_checksum_address(config.token or places["TestToken"])),
+        ("seatStake", f"{config.seat_stake} ({config.seat_stake / TOKEN:g} tokens)"),
+        ("exitDelay", f"{config.exit_delay} ({config.exit_delay / 86_400:g} days)"),
+        ("riskMin", f"{config.risk_min} ({config.risk_min / TOKEN:g} tokens)"),
     )
+    return [
+        Creation(name, _code(name, config, places), at, words if name == "Protocol" else ())
+        for name, at in places.items()
+    ]
 
 
-def plan(config: DeployConfig) -> list[tuple[str, bytes]]:
-    """The creations in order, as (name, code); addresses that are not known yet stand as zero."""
-    first = [] if config.token else [("TestToken", creation_code("TestToken"))]
-    libraries = [(name, creation_code(name)) for name in LIBRARIES]
-    return [*first, *libraries, ("Protocol", protocol_code(config.token or bytes(ADDRESS_BYTES), config))]
+def _code(name: str, config: DeployConfig, places: Mapping[str, bytes]) -> bytes:
+    """Creation code of one contract with its constructor's arguments, linked to what is at ``places``."""
+    code = creation_code(name, places)
+    if name != "Protocol":
+        return code
+    types = ["address", "uint96", "uint40", "uint96"]
+    token = config.token or places["TestToken"]
+    return code + abi_encode(types, [token, config.seat_stake, config.exit_delay, config.risk_min])
 
 
 def execute(ledger: Ledger, config: DeployConfig) -> Record:
-    """Deploy and return the record. Raises E1209 where a test token would go to a public chain unasked."""
-    token = config.token
-    if token is None:
-        token, first_block = ledger.create(creation_code("TestToken"))
-    elif not ledger.code(token):
+    """Deploy and return the record.
+
+    Raises E1210 without a token contract at the given address, E1202 when the chain then holds other code than the
+    package.
+    """
+    if config.token is not None and not ledger.code(config.token):
         raise CommonweightError(
-            "E1210", f"there is no token contract at 0x{token.hex()}", "check the address"
+            "E1210", f"there is no token contract at 0x{config.token.hex()}", "check the address"
         )
-    libraries: dict[str, bytes] = {}
-    for name in LIBRARIES:
-        libraries[name], _ = ledger.create(creation_code(name, libraries))
-    protocol, block = ledger.create(protocol_code(token, config, libraries))
-    addresses = {"Token": token, "Protocol": protocol}
+    places: dict[str, bytes] = {}
+    blocks = []
+    for name in order(config):
+        places[name], block = ledger.create(_code(name, config, places))
+        blocks.append(block)
+    protocol = places["Protocol"]
+    addresses = {"Token": config.token or places["TestToken"], "Protocol": protocol}
     for name in MODULES:
         answer = ledger.call(protocol, keccak(text=f"{name.lower()}()")[:4])
         addresses[name] = answer[-ADDRESS_BYTES:]
-    return {
+    record = {
         "format": FORMAT,
         "chain_id": ledger.chain_id,
-        "block": block if config.token else first_block,
+        "block": blocks[-1] if config.token else blocks[0],
         "deployer": to_checksum_address(ledger.deployer),
         "config": {
             "test_token": config.token is None,
@@ -144,6 +188,7 @@ def execute(ledger: Ledger, config: DeployConfig) -> Record:
             for name in CONTRACTS
         },
     }
+    return record
 
 
 def require_allowed(config: DeployConfig, chain_id: int, test_token: bool) -> None:

@@ -116,6 +116,12 @@ class Devnet:
             self._lock.release()
             self._lock = None
 
+    def mine_by_the_clock(self, seconds: int) -> None:
+        """From now on a block every so many seconds, instead of one per transaction."""
+        rpc = Rpc(self.url)
+        rpc.call("evm_setAutomine", False)
+        rpc.call("evm_setIntervalMining", seconds)
+
     def kill(self) -> None:
         """End it without a chance to write its state, as a crash would; for tests and drills."""
         if self._process is not None:
@@ -235,8 +241,12 @@ class Devnet:
 
 
 def fund(rpc_url: str, address: bytes, wei: int) -> None:
-    """Set the ether of an address on a local chain. Raises E1206 where that is not possible."""
-    _local(Rpc(rpc_url), "anvil_setBalance", hexed(address), hex(wei))
+    """Set the ether of an address on a local chain, Anvil or Ganache. Raises E1206 where that is not possible."""
+    rpc = Rpc(rpc_url)
+    try:
+        rpc.call("evm_setAccountBalance", hexed(address), hex(wei))  # Ganache's name for it
+    except RpcError:
+        _local(rpc, "anvil_setBalance", hexed(address), hex(wei))
 
 
 def faucet(chain: Chain, to: bytes, amount: int, deadline_s: float = 15.0) -> None:
@@ -267,7 +277,7 @@ def _local(rpc: Rpc, method: str, *params: object) -> str:
         return str(rpc.call(method, *params))
     except RpcError as error:
         raise CommonweightError(
-            "E1206", f"the chain answered: {error}", "this only works on a local Anvil chain"
+            "E1206", f"the chain answered: {error}", "this only works on a local chain"
         ) from error
 
 

@@ -162,6 +162,11 @@ def _text(r: dict[str, Any]) -> str:
         lines.append(f"  {name:34}least score {score:>8}, accepted {f['accepted']} of {f['of']}")
     lines += ["", "[verification]  # measured on this machine"]
     lines += [f"{name} = {value}" for name, value in r["advice"].items()]
+    alike = [name for name, f in r["proofs"]["forgers"].items() if f["accepted_calibrated"]]
+    if alike:
+        lines.append(
+            f"# these proof thresholds, which other machines need, would let through: {', '.join(alike)}"
+        )
     lines.append(
         "# tolerance: only if other numeric profiles may take part; 0 keeps replays equal bit for bit"
     )

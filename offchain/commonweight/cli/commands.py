@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from eth_utils.address import to_checksum_address
 
 from ..chain import deployment as deployments
 from ..chain import keys
@@ -16,13 +19,17 @@ from ..chain.client import Chain
 from ..chain.devnet import Devnet, fund
 from ..chain.devnet import faucet as give
 from ..chain.follower import Follower
-from ..chain.networks import Network, resolve
+from ..chain.genuine import ARGUMENTS, constructor_arguments, require_genuine
+from ..chain.networks import Network, brownie_networks, presets, resolve
+from ..chain.rpc import Rpc
 from ..core import economics
 from ..core.errors import CommonweightError
 from ..core.fold import fold
 from ..core.spec import TOKEN, TaskFile, parse_task
 from ..core.state import WorkState
-from ..nodes.wiring import NodeConfig, open_node, serve_node
+
+if TYPE_CHECKING:
+    from ..nodes.wiring import NodeConfig  # torch is imported by commands that run a node only
 
 
 def split_listen(listen: str) -> tuple[str, int]:
@@ -42,7 +49,9 @@ def connect(network: str, deployment: Path | None) -> Chain:
     """A checked connection to the contracts of a network."""
     net = resolve(network)
     record = deployments.load(deployment_path(deployment, net))
-    return Chain.connect(net.rpc_url, record, confirmations=net.confirmations)
+    chain = Chain.connect(net.rpc_url, record, confirmations=net.confirmations)
+    require_genuine(chain.rpc, record)
+    return chain
 
 
 def parse_address(text: str) -> bytes:
@@ -92,7 +101,7 @@ def deploy(
     net = resolve(network)
     account = keys.load(key, keys.read_password(password_file))
     config = deployments.DeployConfig(token=parse_address(token) if token else None)
-    record = send(net.rpc_url, account, config, test_token=test_token, progress=print)
+    record = send(net.rpc_url, account, config, test_token=test_token, chain_id=net.chain_id, progress=print)
     path = out or Path("deployments") / f"{record['chain_id']}.json"
     deployments.save(record, path)
     for name, contract in record["contracts"].items():
@@ -100,10 +109,51 @@ def deploy(
     print(f"wrote {path}")
 
 
-def check(network: str, deployment: Path | None) -> None:
-    """Connecting is the check: it compares chain id and code hashes."""
-    chain = connect(network, deployment)
-    print(f"chain {chain.chain_id}: {len(chain.addresses)} contracts match the deployment file")
+def deploy_plan(network: str, key: Path, token: str, test_token: bool, out: Path | None) -> None:
+    """What deploying would send, where it would land and what it costs at most; needs no password."""
+    from ..chain import deploy
+
+    net = resolve(network)
+    rpc = Rpc(net.rpc_url)
+    ask = deploy.asker(rpc)
+    deploy.require_chain(ask, net.chain_id, rpc.place)
+    config = deployments.DeployConfig(token=parse_address(token) if token else None)
+    found = deploy.estimate(ask, keys.address_of(key), config, test_token)
+    for line in deploy.describe(found):
+        print(line)
+    print(f"the deployment file would be {out or Path('deployments') / f'{found.chain_id}.json'}")
+
+
+def check(network: str, deployment: Path | None, arguments: bool) -> None:
+    """Chain id, code hashes, and the packaged code itself; then where everything is, as an explorer asks for it."""
+    net = resolve(network)
+    record = deployments.load(deployment_path(deployment, net))
+    chain = Chain.connect(net.rpc_url, record, confirmations=net.confirmations)
+    libraries = require_genuine(chain.rpc, record)
+    print(
+        f"chain {chain.chain_id}: {len(chain.addresses)} contracts match the deployment file and this package"
+    )
+    for name, address in {**chain.addresses, **libraries}.items():
+        print(f"{name:10} {to_checksum_address(address)}")
+        if arguments and name in ARGUMENTS:
+            print(f"           constructor arguments {constructor_arguments(record, name).hex()}")
+
+
+def network_list() -> None:
+    """The known networks and whether the environment says how to reach them."""
+    for net in presets().values():
+        place = "set" if os.environ.get(net.rpc_env) else net.rpc_url or "not set"
+        print(
+            f"{net.name:<18} chain {net.chain_id or 0:>9}  {net.confirmations:>2} confirmations  "
+            f"{net.rpc_env}: {place}"
+        )
+
+
+def network_brownie(path: Path) -> None:
+    """Write the presets in the form that `brownie networks import` reads (JSON is YAML)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(brownie_networks(), indent=1) + "\n")
+    print(f"wrote {path}: brownie networks import {path} True")
 
 
 def template() -> str:
@@ -148,6 +198,7 @@ def task_lint(path: Path) -> None:
 def publish(path: Path, config: NodeConfig, serve: bool) -> None:
     """Publish a task (once: the same file and home find the task again), then serve its artifacts."""
     from ..nodes.publishing import publish_task
+    from ..nodes.wiring import open_node, serve_node
 
     task_file = read_task(path)
     base = path.resolve().parent
@@ -161,6 +212,8 @@ def publish(path: Path, config: NodeConfig, serve: bool) -> None:
 
 def relinquish(config: NodeConfig, task: int, round_: int) -> None:
     """Give an own lease back, at no cost, so that somebody else can take it. Raises E1208 where that is too late."""
+    from ..nodes.wiring import open_node
+
     with open_node(config) as node:
         node.follow()
         found = node.state.tasks.get(task)

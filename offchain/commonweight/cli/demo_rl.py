@@ -18,6 +18,7 @@ from ..core.errors import CommonweightError
 from ..core.state import Task, WorkState
 from ..nodes import metrics
 from ..tasks.kinds import task_kind
+from ..tasks.rl_cheats import NEED_SOURCES
 from .demo.run import _interrupt, _new_folder
 from .demo.spectator import Spectator
 from .demo.world import DemoPlan, World, build, start_publisher, start_workers
@@ -62,8 +63,9 @@ def template() -> str:
 def run_demo_rl(plans: list[RlPlan], as_json: bool) -> int:
     """Run one world per seed; 0 when every one of them learnt, was honest and balanced its books."""
     attack = plans[0].attack
-    if attack != "none" and attack not in task_kind("grpo").cheats:
-        known = ", ".join(["none", *sorted(task_kind("grpo").cheats)])
+    attacks = {"none", *task_kind("grpo").cheats} - NEED_SOURCES
+    if attack not in attacks:
+        known = ", ".join(sorted(attacks))
         raise CommonweightError("E1904", f"unknown attack `{attack}`", f"one of: {known}")
     console = Console(stderr=as_json)
     folder = _new_folder(plans[0].runs)

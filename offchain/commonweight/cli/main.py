@@ -31,6 +31,7 @@ def _group(name: str, help_: str) -> typer.Typer:
 key_app = _group("key", "Key files (Web3 keystore v3).")
 devnet_app = _group("devnet", "A local chain with its state on disk.")
 contracts_app = _group("contracts", "Deploy and check the contracts.")
+network_app = _group("network", "Chains that are known by name.")
 task_app = _group("task", "Write, check and publish training tasks.")
 rl_commands(_group("rl", "Reinforcement learning on this machine, without a chain."))
 app.add_typer(artifact_app, name="artifact")
@@ -49,7 +50,14 @@ PublicUrl = Annotated[str, typer.Option(help="URL others reach this node at, if 
 TaskId = Annotated[int, typer.Option("--task", "-t", help="Number of the task.")]
 Done = Annotated[bool, typer.Option("--exit-when-done", help="Stop once the task is over and paid out.")]
 Seats = Annotated[int, typer.Option(min=1, max=64, help="Seats that a validator holds.")]
+StoreGib = Annotated[
+    float, typer.Option(min=0.0001, help="Room for artifacts, in GiB; what was used longest ago goes first.")
+]
 Leases = Annotated[int, typer.Option(min=1, max=64, help="Leases that a trainer takes of each round.")]
+Attack = Annotated[str, typer.Option(hidden=True)]
+Rollouts = Annotated[
+    bool, typer.Option("--rollouts", help="A small device's trainer: take leases of rollouts only.")
+]
 JsonOut = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -198,19 +206,50 @@ def contracts_deploy(
         bool, typer.Option("--test-token", help="Create a token that anybody can mint.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Deployment file to write.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and its maximum cost; send nothing.")
+    ] = False,
 ) -> None:
     """Deploy the contracts and write the deployment file."""
-    from .commands import deploy as run
+    from .commands import deploy, deploy_plan
 
-    run(network, key, password_file, token, test_token, out)
+    if dry_run:
+        deploy_plan(network, key, token, test_token, out)
+    else:
+        deploy(network, key, password_file, token, test_token, out)
 
 
 @contracts_app.command("check")
-def contracts_check(network: Network = "anvil", deployment: Deployment = None) -> None:
-    """Compare chain id and code hashes with the deployment file."""
+def contracts_check(
+    network: Network = "anvil",
+    deployment: Deployment = None,
+    arguments: Annotated[
+        bool,
+        typer.Option("--arguments", help="Print constructor arguments, as block explorers ask for them."),
+    ] = False,
+) -> None:
+    """Compare chain id and code with the deployment file and with this package."""
     from .commands import check as run
 
-    run(network, deployment)
+    run(network, deployment, arguments)
+
+
+@network_app.command("list")
+def network_list() -> None:
+    """Known networks: chain id, confirmations, and the variable that holds the RPC address."""
+    from .commands import network_list as run
+
+    run()
+
+
+@network_app.command("brownie")
+def network_brownie(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("build/brownie-networks.yaml"),
+) -> None:
+    """Write the known networks for `brownie networks import`."""
+    from .commands import network_brownie as run
+
+    run(path)
 
 
 @task_app.command("init")
@@ -268,35 +307,75 @@ def _role_command(role: str, help_: str) -> typer.Typer:
         listen: Listen = "127.0.0.1:0",
         public_url: PublicUrl = "",
         exit_when_done: Done = False,
-        attack: Annotated[str, typer.Option(hidden=True)] = "none",
+        attack: Attack = "none",
         seats: Seats = 1,
-        leases: Leases = 1,
+        rollouts: Rollouts = False,
+        store_gib: StoreGib = 64.0,
     ) -> None:
         from ..nodes.wiring import run_node
 
-        run_node(
-            _node(
-                role,
-                home,
-                key,
-                password_file,
-                network,
-                deployment,
-                task,
-                listen,
-                public_url,
-                exit_when_done,
-                attack,
-                seats,
-                leases,
-            )
-        )
+        where = (network, deployment, task, listen, public_url, exit_when_done)
+        run_node(_node(role, home, key, password_file, *where, attack, seats, 1, rollouts, store_gib))
 
     group.command("run", help=f"Run a {role} until Ctrl-C, or until the task is done.")(run)
     return group
 
 
-trainer_app = _role_command("trainer", "Claim leases, train, be paid.")
+trainer_app = _group("trainer", "Claim leases, train, be paid.")
+
+
+@trainer_app.command("run")
+def trainer_run(
+    key: Key,
+    task: TaskId = 1,
+    home: Home = Path("runs/trainer"),
+    network: Network = "anvil",
+    password_file: Password = None,
+    deployment: Deployment = None,
+    listen: Listen = "127.0.0.1:0",
+    public_url: PublicUrl = "",
+    exit_when_done: Done = False,
+    attack: Attack = "none",
+    leases: Leases = 1,
+    cell: Annotated[int, typer.Option(min=1, max=64, help="Processes here that share each lease.")] = 1,
+    cell_peers: Annotated[
+        str, typer.Option(help="HOST:PORT,... of assistants on other machines (`trainer assist`).")
+    ] = "",
+    cell_token: Annotated[Path | None, typer.Option(help="File with the cell's token.")] = None,
+) -> None:
+    """Run a trainer until Ctrl-C, or until the task is done."""
+    from dataclasses import replace
+
+    from ..nodes.cell import CellPlan
+    from ..nodes.wiring import run_node
+    from .commands import split_listen
+
+    if cell_peers and cell_token is None:
+        raise CommonweightError(
+            "E1526", "--cell-peers needs the cell's token", "--cell-token FILE; `trainer assist` makes one"
+        )
+    peers = tuple(split_listen(peer.strip()) for peer in cell_peers.split(",") if peer.strip())
+    where = (network, deployment, task, listen, public_url, exit_when_done)
+    config = _node("trainer", home, key, password_file, *where, attack, 1, leases)
+    run_node(replace(config, cell=CellPlan(cell, peers, cell_token, attack)))
+
+
+@trainer_app.command("assist")
+def trainer_assist(
+    listen: Annotated[str, typer.Option(help="HOST:PORT at which the trainer reaches this machine.")],
+    token: Annotated[Path, typer.Option(help="File with the cell's token; made if absent.")] = Path(
+        "cell.token"
+    ),
+    attack: Attack = "none",
+    with_parent: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Compute segments for an own trainer elsewhere, until Ctrl-C. Needs no key and no chain."""
+    from ..nodes.cell import assist, until_stopped
+    from .commands import split_listen
+
+    assist(split_listen(listen), token, attack, until_stopped(with_parent))
+
+
 _role_command("validator", "Hold a seat, re-check drawn pieces, be paid.")
 _role_command("relay", "Store and serve artifacts without a stake.")
 
@@ -348,9 +427,12 @@ def status(
 def verify(
     work: Annotated[str, typer.Argument(help="Root of a work (64 hex digits), or a file that --save wrote.")],
     folder: Annotated[
-        Path | None, typer.Option(help="Take artifacts from this folder and ask no chain.")
+        Path | None,
+        typer.Option(help="Take artifacts from this folder; asks no chain unless --network is given."),
     ] = None,
-    network: Network = "anvil",
+    network: Annotated[
+        str | None, typer.Option("--network", "-n", help="Network name or RPC URL; anvil without --folder.")
+    ] = None,
     deployment: Deployment = None,
     segments: Annotated[str, typer.Option(help="Segments to train again, such as 0,3; all if absent.")] = "",
     save: Annotated[Path | None, typer.Option(help="Write the verdict's evidence to this file.")] = None,
@@ -395,6 +477,8 @@ def _node(
     attack: str = "none",
     seats: int = 1,
     leases: int = 1,
+    rollouts: bool = False,
+    store_gib: float = 64.0,
 ) -> Any:
     """Node configuration from command-line options."""
     from ..chain.networks import resolve
@@ -419,17 +503,34 @@ def _node(
         public_url=public_url,
         seats=seats,
         leases=leases,
+        rollouts=rollouts,
+        store_bytes=int(store_gib * (1 << 30)),
     )
 
 
 def main() -> NoReturn:
-    """Entry point: errors an operator can act upon are one line and exit status 1."""
+    """Entry point. Errors are one line: exit status 1, or 2 when the command line itself is wrong."""
     try:
-        app(standalone_mode=True)
+        status = app(standalone_mode=False)
     except CommonweightError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except typer.TyperException as error:
+        print(_usage(error), file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _usage(error: typer.TyperException) -> str:
+    """One line for a wrong command line; a group named without a command gets its help instead."""
+    context = getattr(error, "ctx", None)
+    message = str(getattr(error, "message", error)).strip()
+    if context is None or "\n" in message:
+        return message
+    if isinstance(error, typer.BadParameter):
+        message = error.format_message()
+    hint = f"see `{context.command_path} --help`"
+    return str(CommonweightError("E1908", " ".join(message.split()), hint))

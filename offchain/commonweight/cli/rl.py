@@ -108,7 +108,7 @@ def _tell(folder: Path, told: int) -> int:
 
 def _evaluate(folder: Path) -> None:
     from ..rl.exchange import Exchange
-    from ..rl.warmup import accuracy
+    from ..rl.warmup import greedy, solved
     from ..tasks import rl_local
 
     local = rl_local.load(folder)
@@ -116,8 +116,62 @@ def _evaluate(folder: Path) -> None:
     head = exchange.head()
     flat = exchange.weights(head) if head else None
     if flat is not None:
-        before, after = (accuracy(local.arch, f, local.scene) for f in (local.base, flat))
-        print(f"held-out greedy accuracy {before:.3f} > {after:.3f}")
+        before, after = (solved(local.scene, greedy(local.arch, f, local.scene)) for f in (local.base, flat))
+        print(f"held-out greedy accuracy {before['all']:.3f} > {after['all']:.3f}")
+        for name in [n for n in before if n != "all"] if len(before) > 2 else []:
+            print(f"  {name:<20} {before[name]:.3f} > {after[name]:.3f}")
+
+
+def play(
+    task_path: Path,
+    folder: Path | None,
+    url: str,
+    model: str,
+    count: int,
+    slots: int,
+    ids: bool,
+    key_file: Path | None,
+) -> None:
+    """Held-out tasks of a task file's environments, answered by a model of somebody else, and their rewards."""
+    from ..core.spec import parse_task
+    from ..rl.engine import RolloutEngine, Sampling
+    from ..rl.environments import UNIT
+    from ..rl.rollout import Scene
+    from ..rl.rollout import play as play_all
+    from ..rl.warmup import held_out, solved
+    from ..tasks import grpo
+    from ..tasks.rl_bundle import Bundle
+
+    task = parse_task(task_path.read_text())
+    if task.kind != "grpo":
+        raise CommonweightError("E1004", f"`{task.kind}` is no reinforcement-learning task", 'kind = "grpo"')
+    bundle = Bundle.decode(grpo.load_data(task, task_path.resolve().parent))
+    scene = Scene(bundle.mixture(), bundle.tokens(), task.rl.group, task.rl.max_new, task.model.context)
+    rule = Sampling(scene.tokens.stop, scene.max_new, task.rl.temperature)
+    todo = held_out(scene, count)
+    if folder is not None:
+        from ..models.transformers_policy import TransformersPolicy
+
+        local = RolloutEngine(rule, slots)
+        local.load(0, TransformersPolicy.load(folder))
+        rows = play_all(local, scene, todo)
+    else:
+        from ..rl.openai_engine import OpenAIEngine
+
+        key = key_file.read_text().strip() if key_file else ""
+        server = OpenAIEngine(url, model, scene.tokens, rule, slots, key, ids)
+        try:
+            rows = play_all(server, scene, todo)
+        finally:
+            server.close()
+    for row in rows[:3]:
+        said = scene.tokens.decode(row.tokens[row.mask == 1].tolist())
+        print(f"{scene.tokens.decode(row.prompt.tolist())!r} > {said!r}: {row.reward / UNIT:.3f}")
+    mean = sum(row.reward for row in rows) / len(rows) / UNIT
+    found = solved(scene, rows)
+    print(f"{len(rows)} tasks: mean reward {mean:.3f}, solved {found.pop('all'):.3f}")
+    for name, share in found.items() if len(found) > 1 else ():
+        print(f"  {name:<20} {share:.3f}")
 
 
 def describe(folder: Path, context: int) -> None:
@@ -195,6 +249,23 @@ def commands(app: typer.Typer) -> None:
         if not worker.replace("-", "").isalnum() or len(worker) > 64:
             raise CommonweightError("E1904", f"`{worker}` is no name", "letters, digits and dashes")
         run_rollout(folder, steps, lag, seed, worker, slowness, patience)
+
+    @app.command(
+        "play", help="Let a model folder or an OpenAI-compatible engine answer held-out tasks, and score it."
+    )
+    def _play(
+        task: Path,
+        folder: Annotated[Path | None, typer.Option(help="A folder that transformers can load.")] = None,
+        engine: Annotated[str, typer.Option(help="Or an engine, such as http://127.0.0.1:8000/v1.")] = "",
+        model: Annotated[str, typer.Option(help="The model's name at the engine.")] = "default",
+        count: Annotated[int, typer.Option(min=1, max=100_000, help="Tasks.")] = 64,
+        slots: Annotated[int, typer.Option(min=1, max=1024, help="Questions at a time.")] = 16,
+        ids: Annotated[bool, typer.Option("--ids", help="Exchange token ids, as vLLM can.")] = False,
+        key_file: Annotated[Path | None, typer.Option(help="File with the engine's API key.")] = None,
+    ) -> None:
+        if (folder is None) == (not engine):
+            raise CommonweightError("E1904", "name one of --folder and --engine", "see --help")
+        play(task, folder, engine, model, count, slots, ids, key_file)
 
     @app.command("describe", help="Print the [model] and [decoder] sections of a Hugging Face folder.")
     def _describe(

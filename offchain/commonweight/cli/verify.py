@@ -14,6 +14,7 @@ from ..core.errors import CommonweightError
 from ..core.verdict import Evidence, Outcome
 from ..tasks import evidence
 from ..tasks.base import Fetch
+from ..tasks.isolation import isolated
 from ..tasks.lease import Lease
 
 EXIT = {Outcome.VALID: 0, Outcome.INVALID: 3, Outcome.WITHHELD: 4, Outcome.ERROR: 5}
@@ -22,28 +23,33 @@ EXIT = {Outcome.VALID: 0, Outcome.INVALID: 3, Outcome.WITHHELD: 4, Outcome.ERROR
 def verify(
     what: str,
     folder: Path | None,
-    network: str,
+    network: str | None,
     deployment: Path | None,
     segments: str,
     save: Path | None,
     as_json: bool,
 ) -> int:
-    """Check a work and print the verdict; the exit status says it too: 0 valid, 3 invalid, 4 withheld, 5 error."""
+    """Check a work and print the verdict; the exit status says it too: 0 valid, 3 invalid, 4 withheld, 5 error.
+
+    Artifacts come from ``folder`` if there is one, else from the nodes that the chain knows. The lease comes from the
+    chain unless only a folder is named: then it is the one that the work claims for itself.
+    """
     before = _record(what)
     root = before.work if before else _root(what)
     drawn = _segments(segments) if segments else (before.segments if before else None)
-    if folder is not None:
-        fetch = folder_fetch(folder)
-        lease, spec = (
-            (evidence.lease_of(before), before.spec) if before else evidence.claimed_lease(root, fetch)
-        )
-        source = f"{folder} (the lease is the one that the work claims; a chain would confirm it)"
-        found = _repeat(lease, spec, root, drawn, fetch)
-    else:
-        with tempfile.TemporaryDirectory(prefix="commonweight-verify-") as home:
-            lease, spec, fetch = _from_chain(root, network, deployment, Path(home))
+    with tempfile.TemporaryDirectory(prefix="commonweight-verify-") as home:
+        if folder is not None and network is None:
+            fetch = folder_fetch(folder)
+            claimed = (evidence.lease_of(before), before.spec) if before else None
+            lease, spec = claimed or evidence.claimed_lease(root, fetch)
+            source = f"{folder} (the lease is the one that the work claims; --network confirms it)"
+        else:
+            disk = None if folder is None else folder_fetch(folder)
+            lease, spec, fetch = _from_chain(root, network or "anvil", deployment, Path(home), disk)
             source = f"chain {lease.chain_id}"
-            found = _repeat(lease, spec, root, drawn, fetch)
+            if folder is not None:
+                source = f"{folder}, the lease from {source}"
+        found = _repeat(lease, spec, root, drawn, fetch)
     if save is not None:
         save.write_bytes(found.encode())
     agrees = None if before is None else evidence.same_verdict(before, found)
@@ -56,7 +62,7 @@ def verify(
 
 def _repeat(lease: Lease, spec: bytes, root: bytes, drawn: tuple[int, ...] | None, fetch: Fetch) -> Evidence:
     print("checking; every drawn segment is trained again", file=sys.stderr, flush=True)
-    return evidence.repeat(lease, spec, root, drawn, fetch)
+    return evidence.repeat(lease, spec, root, drawn, fetch, isolated().check)
 
 
 def _record(what: str) -> Evidence | None:
@@ -90,33 +96,50 @@ def folder_fetch(folder: Path) -> Fetch:
     """Artifacts of a node's store, or of any folder whose files are named by their roots; nothing is written."""
     if not folder.is_dir():
         raise CommonweightError("E1907", f"{folder} is not a folder", "name a node's home or its store")
-    paths = {path.name[:64]: path for path in folder.rglob("*") if len(path.name) >= 64 and path.is_file()}
+    paths: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if len(path.name) >= 64 and path.is_file():
+            paths.setdefault(path.name[:64], []).append(path)
 
     def fetch(root: bytes, limit: int) -> bytes:
-        path = paths.get(root.hex())
-        if path is None:
-            raise CommonweightError("E1502", f"{folder} does not hold artifact {root.hex()}")
-        size = path.stat().st_size
-        if size > limit:
-            raise CommonweightError(
-                "E1103", f"artifact {root.hex()} has {size} bytes, at most {limit} expected"
-            )
-        data = path.read_bytes()
-        merkle.require_root(data, root, str(path))
-        return data
+        # A node's store has files of other sorts under the same name: the one that hashes to it is meant.
+        error = CommonweightError("E1502", f"{folder} does not hold artifact {root.hex()}")
+        for path in paths.get(root.hex(), []):
+            size = path.stat().st_size
+            if size > limit:
+                text = f"artifact {root.hex()} has {size} bytes, at most {limit} expected"
+                error = CommonweightError("E1103", text)
+                continue
+            data = path.read_bytes()
+            try:
+                merkle.require_root(data, root, str(path))
+            except CommonweightError as damaged:
+                error = damaged
+            else:
+                return data
+        raise error
 
     return fetch
 
 
-def _from_chain(root: bytes, network: str, deployment: Path | None, home: Path) -> tuple[Lease, bytes, Fetch]:
-    """Lease and spec root as the chain has them, and a fetch from all announced nodes. Raises E1906."""
+def _from_chain(
+    root: bytes, network: str, deployment: Path | None, home: Path, disk: Fetch | None
+) -> tuple[Lease, bytes, Fetch]:
+    """Lease and spec root as the chain has them, and a fetch: from ``disk``, else from all announced nodes.
+
+    Raises E1906.
+    """
     from ..chain.deployment import LOCAL_CHAINS
     from ..chain.follower import Follower
     from ..core.fold import fold
     from ..core.hashing import abi_sha256
-    from ..nodes.leasing import lease_of, place_of
-    from ..shardcast.fetch import Library
+    from ..nodes.leasing import lease_of, place_of, with_rollouts
+    from ..nodes.lineage import Lineage
+    from ..nodes.replicas import Replicas
+    from ..shardcast.fetch import Library, Shelf
     from ..shardcast.store import Store
+    from ..shardcast.versions import VersionBook
+    from ..tasks.kinds import parameters
     from .commands import connect
 
     chain = connect(network, deployment)
@@ -133,10 +156,15 @@ def _from_chain(root: bytes, network: str, deployment: Path | None, home: Path) 
                     beacon = block and abi_sha256(block, task.id, leased.index)
                 if beacon is None:
                     raise CommonweightError("E1906", "the round's beacon block is not there yet", "try again")
-                lease = lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)
                 private = chain.chain_id in LOCAL_CHAINS
-                library = Library(Store(home), lambda: list(state.endpoints.values()), allow_private=private)
-                return lease, task.spec, library.get
+                store = Store(home)
+                nodes = list(state.endpoints.values()).copy
+                library = Shelf(store, disk) if disk else Library(store, nodes, allow_private=private)
+                lease = lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)
+                lineage = Lineage(library, VersionBook(home / "versions"), parameters)
+                lease, start = Replicas(lineage).lease(task, lease)
+                store.put(start.encode())  # nobody ships a replica: everybody derives it
+                return with_rollouts(lease, state, task, lineage.spec(task)), task.spec, library.get
     raise CommonweightError(
         "E1906",
         f"no work with root {root.hex()} was submitted on chain {chain.chain_id}",

@@ -28,14 +28,11 @@ class Levels:
     bits: int
     top: int
     fits: tuple[float, ...] = ()
-
-    @property
-    def odd(self) -> bool:
-        """Whether levels are ``2 i + 1`` (no zero level)."""
-        return self.bits == 2
+    odd: bool = False
+    """Levels are ``2 i + 1``: there is no zero level."""
 
     def index(self, x: Array, scale: Array) -> Array:
-        """Indices of ``x`` of shape ``(blocks, block)``, in the dtype of ``x``; half to even (2 bits: half up)."""
+        """Indices of ``x`` of shape ``(blocks, block)``, in the dtype of ``x``; half to even (odd levels: half up)."""
         safe = np.where(scale > 0, scale, 1)[:, None]
         if x.dtype == np.float64:  # lanes: a true quotient, so that ties are found exactly
             scaled = x / (safe * 2 if self.odd else safe)
@@ -43,7 +40,7 @@ class Levels:
             scaled = x * (np.float32(1) / (safe * np.float32(2) if self.odd else safe))
         if self.odd:
             np.floor(scaled, out=scaled)
-            np.clip(scaled, -2, 1, out=scaled)
+            np.clip(scaled, -(self.top + 1) // 2, self.top // 2, out=scaled)
         else:
             np.rint(scaled, out=scaled)
             np.clip(scaled, -self.top, self.top, out=scaled)
@@ -67,8 +64,9 @@ def _row_max(x: Array) -> Array:
 
 INT8, INT4 = Levels(8, 127), Levels(4, 7)
 INT4_FITTED = Levels(4, 7, (0.44, 0.6))
-TWO_BIT = Levels(2, 3, (0.624, 0.77))
-SIGNED_PAIR = Levels(2, 3, (1 / 3, 0.5, 0.75))  # magnitudes of a top-k selection lie close together
+TWO_BIT = Levels(2, 3, (0.624, 0.77), odd=True)
+SIGNED_BYTE = Levels(8, 255, odd=True)
+SIGNED_PAIR = Levels(2, 3, (1 / 3, 0.5, 0.75), odd=True)  # magnitudes of a top-k selection lie close together
 
 
 def quantise(levels: Levels, scales: Scales, x: Array) -> tuple[npt.NDArray[np.int8], Array]:
@@ -163,12 +161,14 @@ class BlockCodec:
 
     def decode_lanes(self, payload: bytes | memoryview, count: int) -> npt.NDArray[np.int32]:
         """Strict inverse of `encode_lanes`, by integer arithmetic only."""
+        return np.concatenate([np.empty(0, np.int32), *self.lane_tiles(payload, count)])
+
+    def lane_tiles(self, payload: bytes | memoryview, count: int) -> Iterator[npt.NDArray[np.int32]]:
+        """The same piece by piece, in order."""
         self._require_size(payload, count)
-        out = np.empty(count, dtype=np.int32)
         for at, index, scale in self._tiles(LANES, payload, count):
             tile = self.levels.level(index).astype(np.int32) * scale[:, None].astype(np.int32)
-            out[at : at + tile.size] = tile.reshape(-1)[: count - at]
-        return out
+            yield tile.reshape(-1)[: count - at]
 
     def _require_size(self, payload: bytes | memoryview, count: int) -> None:
         """Before anything is allocated for ``count`` values."""

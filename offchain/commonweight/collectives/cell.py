@@ -1,237 +1,231 @@
-"""A cell: several machines of one operator that act as one trainer, each of whose steps can still be audited.
+"""A cell: machines of one operator that do the jobs of one trainer. The trainer leads, the others assist.
 
-In every inner round each machine trains from the same canonical lanes on data of its own (`member_seed`), turns its
-work into an integer update, and all take the integer mean (DiLoCo with outer rate 1, arXiv 2311.08105): the same
-lanes on every machine and on any checker. The sum of the rounds is the update that the lease commits to. What each
-round did is a `CellStep`: who took part, the root of each member's update and of its step records, and the roots
-of the lanes before and after. `replay_step` repeats the merge from those artifacts alone, and a member's own
-segments are checked as any trainer's, from the state that the lanes before the round give.
+The leader connects to every assistant that it was told of, hands out one job at a time and works on some itself. A job
+is opaque here: bytes, and the artifacts that they name by root, of which an assistant keeps the latest and asks for
+those it lacks. What comes back are the job's pieces, in order. An assistant that dies, falls silent or refuses costs
+its job a restart somewhere else; the leader alone would finish them all. Links are those of `wire`: both sides know the
+operator's token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import queue
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from ..core import codec as canonical
-from ..core import fixed, merkle
-from ..core.codec import B32, U16, U32
+from ..core import codec, merkle
+from ..core.codec import B32, U32
 from ..core.errors import CommonweightError, EncodingError
-from ..core.fixed import Lanes
-from ..core.hashing import tagged
-from .codecs import Codec, codec
-from .interface import Collective
+from .listener import Listener, Metric, spawn
+from .wire import CONTROL_LIMIT, Credentials, Link, LinkError, dial
+
+PURPOSE = "cell"
+BEAT_S, SILENCE_S, DIAL_S = 2.0, 15.0, 5.0
+IDLE_S = 24 * 3600.0  # between two leases
+TRANSFER_S = 600.0  # one artifact or piece
+PIECE_LIMIT = 1 << 31
+KEPT = 8  # artifacts that an assistant remembers
+MOST_ASSISTANTS = 63
+_BEAT, _PIECE, _DONE, _REFUSED = b"b", b"p", b"d", b"r"
+
+Work = Callable[[bytes, Mapping[bytes, bytes]], Iterator[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """What one machine does in one inner round."""
+class Job:
+    """What one machine computes at a time; ``needs`` are roots of artifacts."""
 
-    round: int
-    index: int  # of this machine among the round's members
-    members: tuple[str, ...]
-    seed: bytes
+    body: bytes
+    needs: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class MemberWork:
-    """What it delivers: an int32 update ``(n,)``, start minus end, and the encoded records of its segments."""
-
-    update: Lanes
-    records: bytes
+class _Needs:
+    body: U32
+    roots: tuple[B32, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CellPart:
-    """One member's part of a round; ``records`` names the artifact with its segments' leaves."""
+class Assistant:
+    """Serves leaders, one job after the other, until closed. ``work`` yields a job's pieces, or raises
+    `CommonweightError` to refuse it."""
 
-    index: U16
-    update: B32
-    records: B32
+    def __init__(self, me: Credentials, listen: tuple[str, int], work: Work, metric: Metric) -> None:
+        self._work, self._metric = work, metric
+        self._listener = Listener(me, listen, self._serve, metric)
+        self._busy = threading.Lock()
+        self._kept: OrderedDict[bytes, bytes] = OrderedDict()
+        self.address = self._listener.address
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._listener.start()
+
+    def close(self) -> None:
+        """Take no more jobs."""
+        self._listener.close()
+
+    def _serve(self, link: Link) -> None:
+        try:
+            while link.purpose == PURPOSE:
+                head = codec.decode(_Needs, link.receive(CONTROL_LIMIT, IDLE_S))
+                job = Job(link.receive(head.body, TRANSFER_S), head.roots)
+                with self._busy:  # a leader that comes back may find its former connection still at work
+                    artifacts = self._complete(link, job.needs)
+                    self._answer(link, job, artifacts)
+        except (LinkError, EncodingError) as error:
+            self._metric("leader_gone", name=link.peer, reason=error.message)
+        finally:
+            link.close()
+
+    def _complete(self, link: Link, needs: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The artifacts of a job; asks for those that are not here."""
+        if len(needs) > KEPT:
+            raise EncodingError(f"a job of {len(needs)} artifacts names more than {KEPT}")
+        missing = tuple(root for root in needs if root not in self._kept)
+        link.send(codec.encode(_Needs(0, missing)), TRANSFER_S)
+        for root in missing:
+            data = link.receive(PIECE_LIMIT, TRANSFER_S)
+            merkle.require_root(data, root, "an artifact of a job")
+            self._kept[root] = data
+        for root in needs:
+            self._kept.move_to_end(root)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return {root: self._kept[root] for root in needs}
+
+    def _answer(self, link: Link, job: Job, artifacts: Mapping[bytes, bytes]) -> None:
+        """Send the job's pieces as they are made, and beats in between."""
+        sending, over = threading.Lock(), threading.Event()
+
+        def say(kind: bytes, payload: bytes = b"") -> None:
+            with sending:
+                link.send(kind + payload, TRANSFER_S)
+
+        def beat() -> None:
+            while not over.wait(BEAT_S):
+                try:
+                    say(_BEAT)
+                except LinkError:
+                    return
+
+        spawn(beat)
+        try:
+            for piece in self._work(job.body, artifacts):
+                say(_PIECE, piece)
+        except (LinkError, EncodingError):
+            raise
+        except CommonweightError as error:
+            self._metric("refused", reason=str(error))
+            say(_REFUSED, str(error).encode()[:1000])
+        else:
+            say(_DONE)
+        finally:
+            over.set()
 
 
-@dataclass(frozen=True, slots=True)
-class CellStep:
-    """One inner round of a cell, as it is committed: the merge is exact, so one wrong lane refutes it."""
+@dataclass(slots=True)
+class Cell:
+    """The leader's side: the addresses of its assistants, and what it tells of them."""
 
-    round: U32
-    codec: str
-    before: B32
-    after: B32
-    parts: tuple[CellPart, ...]
-
-    def encode(self) -> bytes:
-        """Canonical bytes."""
-        return canonical.encode(self)
+    me: Credentials
+    assistants: tuple[tuple[str, int], ...]
+    metric: Metric
+    patience: float = 3600.0  # seconds for one job of an assistant that goes on beating
+    _links: dict[tuple[str, int], Link] = field(default_factory=dict)
 
     @property
-    def root(self) -> bytes:
-        """Name of the step's artifact."""
-        return merkle.root(self.encode())
+    def size(self) -> int:
+        """Machines, the leader included."""
+        return 1 + len(self.assistants)
 
-    @staticmethod
-    def decode(data: bytes) -> CellStep:
-        """Strict inverse of `encode`. Raises `EncodingError`."""
-        step = canonical.decode(CellStep, data)
-        numbers = [p.index for p in step.parts]
-        if not numbers or numbers != sorted(set(numbers)):
-            raise EncodingError("the parts of a cell's step are not in order")
-        return step
+    def run(self, jobs: Sequence[Job], artifacts: Mapping[bytes, bytes], work: Work) -> list[list[bytes]]:
+        """The pieces of every job, in order. Raises what ``work`` raises for a job that the leader does itself."""
+        waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for number in range(len(jobs)):
+            waiting.put(number)
+        found: dict[int, list[bytes]] = {}
+        threads = [
+            threading.Thread(target=self._use, args=(a, jobs, artifacts, waiting, found), daemon=True)
+            for a in self.assistants[: len(jobs)]
+        ]
+        for thread in threads:
+            thread.start()
+        while len(found) < len(jobs):
+            try:
+                # An assistant's job comes back here when it fails; none is silent for longer than SILENCE_S.
+                number = waiting.get(timeout=0.1)
+            except queue.Empty:
+                if not any(t.is_alive() for t in threads) and waiting.empty() and len(found) < len(jobs):
+                    raise AssertionError("a job of the cell was lost") from None
+                continue
+            found[number] = list(work(jobs[number].body, {r: artifacts[r] for r in jobs[number].needs}))
+        return [found[number] for number in range(len(jobs))]
 
+    def close(self) -> None:
+        """Let the assistants go."""
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
 
-@dataclass(frozen=True, slots=True)
-class CellResult:
-    """The final lanes, the lease's update (start minus final), every round's step, and every artifact by its root."""
-
-    lanes: Lanes
-    update: Lanes
-    steps: tuple[CellStep, ...]
-    artifacts: dict[bytes, bytes]
-
-
-def member_seed(lease_seed: bytes, number: int, index: int) -> bytes:
-    """Seed of a member's data in a round: derived from the lease's, so nobody chooses it."""
-    return tagged("cell", lease_seed, number.to_bytes(4, "big"), index.to_bytes(2, "big"))
-
-
-def mean_update(updates: list[Lanes]) -> Lanes:
-    """Integer mean, rounded down, of int32 updates."""
-    total = np.zeros(updates[0].size, dtype=np.int64)
-    for update in updates:
-        total += update
-    mean: Lanes = (total // len(updates)).astype(np.int32)
-    return mean
-
-
-def lanes_root(lanes: Lanes) -> bytes:
-    """Name of canonical lanes."""
-    return merkle.root(fixed.to_bytes(lanes))
-
-
-def train_cell(
-    collective: Collective,
-    start: Lanes,
-    lease_seed: bytes,
-    rounds: int,
-    train: Callable[[Share, Lanes], MemberWork],
-    through: Codec | None = None,
-    seconds: float = 600.0,
-) -> CellResult:
-    """Train a lease together; every machine of the cell calls this with the same arguments but its own collective.
-
-    ``start``: int32 ``(n,)``. ``train`` gets its share and the lanes of the round's start. ``through`` (exact codecs
-    only, default none) compresses updates between machines. A machine that dies is missing from the round's step and
-    the rest go on; one that joins gets lanes and steps first, but only the artifacts of rounds it took part in.
-    Raises what the collective raises; E1521 when no update reached all machines within ``seconds``.
-    """
-    through = through or codec("none")
-    state = _State(start, ())
-    artifacts: dict[bytes, bytes] = {}
-    while len(state.steps) < rounds:
-        begun = collective.begin(state.root)
-        if begun.recovered is not None:
-            state = _State.decode(begun.recovered, start.size)
-        number, index = len(state.steps), begun.members.index(collective.name)
-        share = Share(number, index, begun.members, member_seed(lease_seed, number, index))
-        parts = _exchange_work(collective, share, train(share, state.lanes), through, seconds)
-        step, lanes = _merge(share, state, parts, through)
-        state = _State(lanes, (*state.steps, step))
-        pieces = [piece for pair in parts.values() for piece in pair]
-        artifacts |= {merkle.root(piece): piece for piece in [*pieces, step.encode()]}
-        settled = collective.settle(state.root, state.encode)
-        if settled.recovered is not None:
-            state = _State.decode(settled.recovered, start.size)
-    update: Lanes = (start.astype(np.int64) - state.lanes).astype(np.int32)
-    return CellResult(state.lanes, update, state.steps, artifacts)
+    def _use(
+        self,
+        address: tuple[str, int],
+        jobs: Sequence[Job],
+        artifacts: Mapping[bytes, bytes],
+        waiting: queue.SimpleQueue[int],
+        found: dict[int, list[bytes]],
+    ) -> None:
+        """Keep one assistant busy while jobs wait; the first failure ends its part in this lease."""
+        host, port = address
+        while True:
+            try:
+                number = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                link = self._links.get(address) or dial(self.me, host, port, PURPOSE, "", DIAL_S)
+                self._links[address] = link
+                found[number] = _ask(link, jobs[number], artifacts, self.patience)
+                self.metric("assisted", address=f"{host}:{port}", job=number, pieces=len(found[number]))
+            except (LinkError, EncodingError, Refused) as error:
+                waiting.put(number)
+                self.metric("assistant_failed", address=f"{host}:{port}", job=number, reason=error.message)
+                stale = self._links.pop(address, None)
+                if stale is not None:
+                    stale.close()
+                return
 
 
-def replay_step(step: CellStep, before: Lanes, fetch: Callable[[bytes], bytes]) -> Lanes:
-    """The lanes after a step, from the lanes before it and the members' update artifacts.
+class Refused(CommonweightError):
+    """An assistant will not do a job: E1523."""
 
-    Raises E1522 when the step names other lanes than its parts give, `EncodingError` for artifacts that are not
-    what they claim to be.
-    """
-    if lanes_root(before) != step.before:
-        raise CommonweightError("E1522", f"round {step.round} of the cell does not start from these lanes")
-    through = codec(step.codec)
-    updates = []
-    for part in step.parts:
-        wire = fetch(part.update)
-        merkle.require_root(wire, part.update, "a member's update")
-        updates.append(through.decode_lanes(wire, before.size))
-    after = _apply(before, updates)
-    if lanes_root(after) != step.after:
-        raise CommonweightError("E1522", f"round {step.round} of the cell is merged wrongly")
-    return after
+    def __init__(self, reason: str) -> None:
+        super().__init__("E1523", f"an assistant refused a job: {reason}")
 
 
-@dataclass(frozen=True, slots=True)
-class _StepList:
-    steps: tuple[CellStep, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """What a joining machine needs."""
-
-    lanes: Lanes
-    steps: tuple[CellStep, ...]
-
-    def encode(self) -> bytes:
-        listed = canonical.encode(_StepList(self.steps))
-        return len(listed).to_bytes(4, "big") + listed + fixed.to_bytes(self.lanes)
-
-    @property
-    def root(self) -> bytes:
-        return merkle.root(self.encode())
-
-    @staticmethod
-    def decode(data: bytes, count: int) -> _State:
-        cut = 4 + int.from_bytes(data[:4], "big")
-        listed = canonical.decode(_StepList, data[4:cut])
-        return _State(fixed.from_bytes(data[cut:], count), listed.steps)
-
-
-def _apply(before: Lanes, updates: list[Lanes]) -> Lanes:
-    after = before.astype(np.int64) - mean_update(updates)
-    lanes: Lanes = np.clip(after, -(2**31), 2**31 - 1).astype(np.int32)
-    return lanes
-
-
-def _exchange_work(
-    collective: Collective, share: Share, work: MemberWork, through: Codec, seconds: float
-) -> dict[int, tuple[bytes, bytes]]:
-    """(update bytes, records) by member index: of those whose work reached every machine, so that all agree."""
-    wire = through.encode_lanes(work.update)
-    message = len(wire).to_bytes(4, "big") + wire + work.records
-    others = [m for m in share.members if m != collective.name]
-    letters = collective.exchange(share.round + 1, dict.fromkeys(others, message), others, seconds)
-    parts = {share.index: (wire, work.records)}
-    for name, letter in letters.items():
-        cut = 4 + int.from_bytes(letter[:4], "big")
-        if through.size(work.update.size) == cut - 4 <= len(letter) - 4:
-            parts[share.members.index(name)] = (letter[4:cut], letter[cut:])
-    have = sum(1 << index for index in parts)
-    common = have
-    for mask in collective.gather(have.to_bytes(8, "big")).values():
-        common &= int.from_bytes(mask, "big")
-    agreed = {index: part for index, part in parts.items() if common >> index & 1}
-    if not agreed:
-        raise CommonweightError(
-            "E1521",
-            f"in round {share.round} no member's update reached all machines",
-            "raise the time for it",
-        )
-    return agreed
-
-
-def _merge(
-    share: Share, state: _State, parts: Mapping[int, tuple[bytes, bytes]], through: Codec
-) -> tuple[CellStep, Lanes]:
-    order = sorted(parts)
-    updates = [through.decode_lanes(parts[i][0], state.lanes.size) for i in order]
-    after = _apply(state.lanes, updates)
-    named = tuple(CellPart(i, merkle.root(parts[i][0]), merkle.root(parts[i][1] or b"\x00")) for i in order)
-    return CellStep(share.round, through.name, lanes_root(state.lanes), lanes_root(after), named), after
+def _ask(link: Link, job: Job, artifacts: Mapping[bytes, bytes], seconds: float) -> list[bytes]:
+    """Have one job done within ``seconds``. Raises `LinkError`, `EncodingError`, `Refused`."""
+    link.send(codec.encode(_Needs(len(job.body), job.needs)), DIAL_S)
+    link.send(job.body, TRANSFER_S)
+    # An assistant may first have to finish what a lost connection asked for; then the wait is for nothing.
+    for root in codec.decode(_Needs, link.receive(CONTROL_LIMIT, SILENCE_S)).roots:
+        if root not in job.needs:
+            raise EncodingError("an assistant asked for an artifact that its job does not name")
+        link.send(artifacts[root], TRANSFER_S)
+    pieces: list[bytes] = []
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = link.receive(PIECE_LIMIT, SILENCE_S)
+        kind, payload = answer[:1], answer[1:]
+        if kind == _PIECE:
+            pieces.append(payload)
+        elif kind == _DONE:
+            return pieces
+        elif kind == _REFUSED:
+            raise Refused(payload.decode(errors="replace"))
+        elif kind != _BEAT:
+            raise EncodingError("an assistant said something that is no answer to a job")
+    raise LinkError(f"an assistant was not done after {seconds:g} s")

@@ -1,16 +1,17 @@
 """The registry of codecs: how a vector of float32, or of integer lanes, becomes bytes for a link and comes back.
 
-Names: ``none`` (float32), ``fp16``, ``int8``, ``int4``, ``2bit``, ``topk``; with their parameters ``int8:BLOCK``,
-``int4:BLOCK``, ``2bit:BLOCK``, ``topk:K/CHUNK``. Every codec has a fixed size for a count, is deterministic, and
-has exactly one encoding for what it decodes to: ``encode(decode(b)) == b`` for all ``b`` that `decode` accepts;
-everything else raises `EncodingError`. Codecs with ``exact`` also have an integer face whose decode gives the same
-integers on every machine, so that a protocol update can be *defined* as the decode of the bytes that were sent.
+Names: ``none`` (float32), ``fp16``, ``int8``, ``int4``, ``2bit``, ``topk``, ``topk8``; with their parameters
+``int8:BLOCK``, ``int4:BLOCK``, ``2bit:BLOCK``, ``topk:K/CHUNK``, ``topk8:K/CHUNK``. Every codec has a fixed size for a
+count, is deterministic, and has exactly one encoding for what it decodes to: ``encode(decode(b)) == b`` for all ``b``
+that `decode` accepts; everything else raises `EncodingError`. Codecs with ``exact`` also have an integer face whose
+decode gives the same integers on every machine, so that a protocol update can be *defined* as the decode of the bytes
+that were sent.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import CommonweightError, EncodingError
-from .blocks import INT4, INT4_FITTED, INT8, TILE, TWO_BIT, BlockCodec
+from .blocks import INT4, INT4_FITTED, INT8, SIGNED_BYTE, SIGNED_PAIR, TILE, TWO_BIT, BlockCodec, Levels
 from .sparse import TopKCodec
 
 Floats = npt.NDArray[np.float32]
@@ -51,6 +52,9 @@ class Codec(Protocol):
 
     def decode_lanes(self, payload: bytes | memoryview, count: int) -> Lanes:
         """Exactly ``count`` lanes, the same on every machine, or `EncodingError`. Total on hostile bytes."""
+
+    def lane_tiles(self, payload: bytes | memoryview, count: int) -> Iterator[Lanes]:
+        """The same piece by piece, in order, so that large vectors need not be held at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,15 @@ class PlainCodec:
         self._require_exact()
         return np.frombuffer(self._sized(payload, count), dtype="<i4").astype(np.int32)
 
+    def lane_tiles(self, payload: bytes | memoryview, count: int) -> Iterator[Lanes]:
+        """The same as one piece."""
+        yield self.decode_lanes(payload, count)
+
     def _require_exact(self) -> None:
         if not self.exact:
-            raise EncodingError(f"{self.name} has no integer lanes", "use none, int8, int4, 2bit or topk")
+            raise EncodingError(
+                f"{self.name} has no integer lanes", "use none, int8, int4, 2bit, topk or topk8"
+            )
 
     def _sized(self, payload: bytes | memoryview, count: int) -> bytes | memoryview:
         if count < 0 or len(payload) != self.size(count):
@@ -130,12 +140,12 @@ def _int4(name: str, parameters: tuple[int, ...]) -> Codec:
     return BlockCodec(name, INT4_FITTED if block >= 256 else INT4, block)
 
 
-def _topk(name: str, parameters: tuple[int, ...]) -> Codec:
-    k, chunk = parameters or (64, 4096)
+def _topk(name: str, parameters: tuple[int, ...], default: int, levels: Levels) -> Codec:
+    k, chunk = parameters or (default, 4096)
     powers = all(n & (n - 1) == 0 for n in (k, chunk))
     if not (powers and 8 <= k <= chunk // 2 and chunk <= 65536):
         raise _unknown(name)
-    return TopKCodec(name, k, chunk)
+    return TopKCodec(name, k, chunk, levels)
 
 
 _MAKERS.update(
@@ -145,12 +155,13 @@ _MAKERS.update(
         "int8": lambda name, p: BlockCodec(name, INT8, _block(name, p, 64)),
         "int4": _int4,
         "2bit": lambda name, p: BlockCodec(name, TWO_BIT, _block(name, p, 1024)),
-        "topk": _topk,
+        "topk": lambda name, p: _topk(name, p, 64, SIGNED_PAIR),
+        "topk8": lambda name, p: _topk(name, p, 256, SIGNED_BYTE),
     }
 )
 CODECS = tuple(_MAKERS)
 _NAME = re.compile(
-    r"(none|fp16)|(int8|int4|2bit)(?::([1-9]\d{0,4}))?|(topk)(?::([1-9]\d{0,4})/([1-9]\d{0,4}))?"
+    r"(none|fp16)|(int8|int4|2bit)(?::([1-9]\d{0,4}))?|(topk8?)(?::([1-9]\d{0,4})/([1-9]\d{0,4}))?"
 )
 
 

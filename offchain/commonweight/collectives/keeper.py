@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..core.errors import CommonweightError, EncodingError
 from . import messages
@@ -134,12 +134,13 @@ class Keeper:
         spawn(self._read, link)
 
     def close(self) -> None:
-        """Stop everything."""
-        self._stopping.set()
-        self._events.put(Event(None))
+        """Stop everything, after what was posted before: a farewell must still reach the others."""
+        with contextlib.suppress(queue.Full):
+            self._events.put(Event(None, action=self._stopping.set), timeout=5)
         self._listener.close()
         if self._thread.ident is not None:
             self._thread.join(timeout=5)
+        self._stopping.set()
         self._resign("")
         self.mail.close()
         self._abort_in.close()
@@ -279,8 +280,14 @@ class Keeper:
             if message.member.name == link.peer:
                 self._reports[link.peer] = (link, message, now)
                 self._links.setdefault(link.peer, link)
-        elif self._session is not None and self._links.get(link.peer) is link:
+        elif self._links.get(link.peer) is not link:
+            pass  # not, or no longer, a member's connection
+        elif self._session is not None:
             self._session_input(now, link.peer, message)
+        elif isinstance(message, Ready) and link.peer in self._reports:
+            # It reached its next operation between its report and our taking the lead.
+            _, report, since = self._reports[link.peer]
+            self._reports[link.peer] = (link, replace(report, waiting=(message,)), since)
 
     def _join(self, now: float, link: Link, message: Join) -> None:
         if message.member.name != link.peer or link.peer == self.me.name or len(message.member.host) > 255:
@@ -363,6 +370,8 @@ class Keeper:
         elif self._links.get(link.peer) is link:
             del self._links[link.peer]
             self._reports.pop(link.peer, None)
+            if self._electing_until:
+                self._lost.add(link.peer)
             if self._session is not None:
                 self._session.drop(now, link.peer, "its connection was lost")
                 self._flush()

@@ -7,11 +7,12 @@ rank that hashing gives each participant, so that one transaction is sent where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
 from .hashing import tagged
+from .rollouts import next_slot
 from .state import JURIES, Dispute, Phase, Poll, Round, State, Task, Work, WorkState
 
 STAGGER = 2
@@ -107,12 +108,19 @@ def claimable(state: State, task: Task, now: int) -> int | None:
     return following if before is None or before.poll is not None or before.empty else None
 
 
-def trainer(state: State, me: bytes, task: Task, now: int, leases: int = 1) -> Iterator[Todo]:
-    """Duties of a trainer in one task, who wants so many ``leases`` of each round."""
+def trainer(
+    state: State,
+    me: bytes,
+    task: Task,
+    now: int,
+    leases: int = 1,
+    wants: Callable[[int], bool] = lambda slot: True,
+) -> Iterator[Todo]:
+    """Duties of a trainer in one task, who wants so many ``leases`` of each round, of the slots that he ``wants``."""
     open_round = claimable(state, task, now)
-    if open_round is not None:
+    if open_round is not None and wants(next_slot(task.rounds.get(open_round))):
         held = task.rounds[open_round].works.values() if open_round in task.rounds else ()
-        if sum(w.trainer == me and w.origin is None for w in held) < leases:
+        if sum(w.trainer == me and w.origin is None and wants(w.slot) for w in held) < leases:
             yield Todo(Duty.CLAIM, (task.id, open_round))
     for round_ in task.rounds.values():
         for work in round_.works.values():

@@ -20,6 +20,9 @@ T = TypeVar("T")
 TOKEN = 10**18
 KINDS = ("pretrain", "grpo")
 MERGE_RULES = ("mean", "trimmed")
+TOPOLOGIES = ("complete", "ring", "expander", "small-world", "exponential", "hypercube")
+UPDATE_CODECS = ("none", "int8", "int4", "2bit", "topk8", "topk")
+"""Wire codecs of updates, by their names in `collectives.codecs`."""
 MAX_TRAJECTORIES = 65_536
 
 
@@ -60,7 +63,8 @@ class TrainingSpec:
 class MergeSpec:
     """The integer outer step: weights are ``lane * 2**-weight_bits``, update lanes are shifted by ``update_shift``.
 
-    With the rule ``trimmed`` the ``trim`` percent lowest and highest values of each lane are left out.
+    With the rule ``trimmed`` the ``trim`` percent lowest and highest values of each lane are left out. Updates are
+    quantised by ``codec``, and what that drops is carried into the trainer's next work.
     """
 
     rule: str = "mean"
@@ -71,6 +75,7 @@ class MergeSpec:
     momentum_num: U16 = 9
     momentum_den: U16 = 10
     trim: U8 = 0
+    codec: str = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +118,14 @@ class DecoderSpec:
 class RlSpec:
     """Reinforcement learning of one lease: every segment learns from rollouts of the policy ``lag`` segments before.
 
-    A segment consumes ``training.segment * training.batch`` trajectories, ``group`` per prompt. ``clip_low``,
-    ``clip_high`` and ``ratio_cap`` bound importance ratios; tokens whose probability moved by more than ``mask``
-    since they were sampled teach nothing. ``max_margin`` and ``max_logprob_error`` (nats) are how far a sampled token
-    may lie behind the replayed choice, and a claimed log-probability from the replayed one. A seat that draws rollouts
-    replays ``block`` trajectories of a segment.
+    A segment consumes ``training.segment * training.batch`` trajectories, ``group`` per prompt. It plays ``oversample``
+    times as many and learns from the first groups whose mean reward lies within ``min_solved..max_solved``. The last
+    ``rollout_slots`` leases of a round deliver trajectories only; later leases learn from those that were accepted, if
+    the policy that played them is at most ``rollout_age`` rounds old. ``clip_low``, ``clip_high`` and ``ratio_cap``
+    bound importance ratios; tokens whose probability moved by more than ``mask`` since they were sampled teach nothing.
+    ``max_margin`` and ``max_logprob_error`` (nats) are how far a sampled token may lie behind the replayed choice, and
+    a claimed log-probability from the replayed one. A seat that draws rollouts replays ``block`` trajectories of a
+    segment.
     """
 
     group: U16 = 16
@@ -134,6 +142,31 @@ class RlSpec:
     block: U16 = 64
     max_margin: float = 1e-3
     max_logprob_error: float = 1e-3
+    oversample: U8 = 1
+    min_solved: float = 0.0
+    max_solved: float = 1.0
+    rollout_slots: U16 = 0
+    rollout_age: U8 = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeSpec:
+    """Who merges with whom, and how many machines may share one lease.
+
+    With ``complete`` all trainers of a round start from one model version. With any other ``topology`` each trainer
+    goes on from a replica of its own, mixed after every round with the committed states of its neighbours in a graph
+    of that ``degree``. A lease's segments may be shared out among the machines of a ``cell``, at most that many; the
+    update is then the mean of theirs.
+    """
+
+    topology: str = "complete"
+    degree: U16 = 4
+    cell: U16 = 8
+
+    @property
+    def sparse(self) -> bool:
+        """Whether trainers keep replicas of their own."""
+        return self.topology != "complete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +185,7 @@ class Spec:
     initial_model: B32
     decoder: DecoderSpec = DecoderSpec()
     rl: RlSpec = RlSpec()
+    exchange: ExchangeSpec = ExchangeSpec()
 
     def encode(self) -> bytes:
         """Canonical bytes."""
@@ -168,6 +202,7 @@ class Spec:
         spec = codec.decode(Spec, data)
         check_training(spec.kind, spec.model, spec.training, spec.merge, spec.verification)
         check_rl(spec.kind, spec.model, spec.decoder, spec.training, spec.rl, spec.verification)
+        check_exchange(spec.kind, spec.merge, spec.exchange)
         if spec.kind == "pretrain" and not 0 < spec.validation_length < spec.data_length:
             raise _bad("validation_length", "must lie inside the data")
         return spec
@@ -228,12 +263,12 @@ class Economy:
     @property
     def fee(self) -> int:
         """Validators' share of one lease, in token wei."""
-        return self.reward * self.fee_bps // 10_000
+        return economics.fee(self.terms)
 
     @property
     def escrow(self) -> int:
         """What the publisher locks: the worst case of all rounds, in token wei."""
-        return self.rounds * (self.slots * (self.reward + self.fee) + self.merge_reward)
+        return economics.budget(self.terms)
 
     @property
     def terms(self) -> economics.Terms:
@@ -275,6 +310,7 @@ class TaskFile:
     decoder: DecoderSpec = DecoderSpec()
     rl: RlSpec = RlSpec()
     start: StartSpec = StartSpec()
+    exchange: ExchangeSpec = ExchangeSpec()
 
 
 _SECTIONS: dict[str, type] = {
@@ -287,6 +323,7 @@ _SECTIONS: dict[str, type] = {
     "decoder": DecoderSpec,
     "rl": RlSpec,
     "start": StartSpec,
+    "exchange": ExchangeSpec,
 }
 _AMOUNTS = {"reward", "bond", "merge_reward", "merge_bond"}
 
@@ -318,9 +355,11 @@ def parse_task(text: str) -> TaskFile:
     task = TaskFile(name=name, kind=kind, **parts)
     check_training(kind, task.model, task.training, task.merge, task.verification)
     check_rl(kind, task.model, task.decoder, task.training, task.rl, task.verification)
+    check_exchange(kind, task.merge, task.exchange)
     if not 0 < task.data.validation_fraction < 0.9:
         raise _bad("data.validation_fraction", "must lie between 0 and 0.9")
     check_economy(task.economy)
+    check_rollouts(task)
     if task.economy.decoy_one_in and task.verification.topk < 16:
         raise _bad("verification.topk", "must be 16 or more in a task with decoys")
     return task
@@ -447,6 +486,7 @@ def check_training(
             'must be 1..49 percent with the rule "trimmed", and 0 with "mean"',
         ),
         (merge.update_shift <= 15, "merge.update_shift", "must be 0..15"),
+        (merge.codec in UPDATE_CODECS, "merge.codec", f"must be one of {', '.join(UPDATE_CODECS)}"),
         (0 < merge.lr_num and 0 < merge.lr_den, "merge.lr", "must be a positive fraction"),
         (merge.momentum_num < merge.momentum_den, "merge.momentum", "must be below 1"),
         (
@@ -465,11 +505,6 @@ def check_training(
             kind != "grpo" or verification.topk <= model.dim,
             "verification.topk",
             "must be at most model.dim: a completion may be one token long",
-        ),
-        (
-            kind != "grpo" or training.steps * training.batch <= MAX_TRAJECTORIES,
-            "training.steps",
-            f"times training.batch must be at most {MAX_TRAJECTORIES} trajectories",
         ),
         (
             1 <= verification.chunk and verification.chunk * model.dim >= 2 * verification.topk,
@@ -523,6 +558,18 @@ def check_rl(
         (2 <= rl.group <= 256, "rl.group", "must be 2..256 samples of one prompt"),
         (training.batch % max(1, rl.group) == 0, "training.batch", "must be a multiple of rl.group"),
         (1 <= rl.block, "rl.block", "must be 1 or more trajectories"),
+        (1 <= rl.oversample <= 16, "rl.oversample", "must be 1..16 times the prompts that are learnt from"),
+        (
+            training.steps * training.batch * rl.oversample <= MAX_TRAJECTORIES,
+            "training.steps",
+            f"times training.batch and rl.oversample must be at most {MAX_TRAJECTORIES} trajectories",
+        ),
+        (
+            0 <= rl.min_solved <= rl.max_solved <= 1,
+            "rl.min_solved",
+            "and rl.max_solved must be mean rewards, 0..1, the smaller one first",
+        ),
+        (rl.rollout_age <= 8, "rl.rollout_age", "must be 0..8 rounds"),
         (
             verification.tolerance == 0 and verification.arithmetic == "f32",
             "verification.tolerance",
@@ -543,6 +590,41 @@ def check_rl(
     for ok, where, why in rules:
         if not ok:
             raise _bad(where, why)
+
+
+def check_exchange(kind: str, merge: MergeSpec, exchange: ExchangeSpec) -> None:
+    """Refuse an exchange that replicas could not keep, or nobody could audit. Raises E1004."""
+    rules = [
+        (exchange.topology in TOPOLOGIES, "exchange.topology", f"must be one of {', '.join(TOPOLOGIES)}"),
+        (
+            not exchange.sparse or kind == "pretrain",
+            "exchange.topology",
+            "must be complete: only the kind pretrain keeps replicas",
+        ),
+        (
+            not exchange.sparse or merge.rule == "mean",
+            "merge.rule",
+            'must be "mean" where trainers keep replicas: their mean is the task\'s version',
+        ),
+        (2 <= exchange.degree <= 16, "exchange.degree", "must be 2..16 neighbours"),
+        (1 <= exchange.cell <= 64, "exchange.cell", "must be 1..64 machines"),
+    ]
+    for ok, where, why in rules:
+        if not ok:
+            raise _bad(where, why)
+
+
+def check_rollouts(task: TaskFile) -> None:
+    """Refuse rollout leases that nobody could take, or that nobody would learn from. Raises E1004."""
+    rl, e = task.rl, task.economy
+    if not rl.rollout_slots:
+        return
+    if task.kind != "grpo":
+        raise _bad("rl.rollout_slots", "is for tasks of kind grpo")
+    if rl.rollout_slots >= e.slots:
+        raise _bad("rl.rollout_slots", f"must be below economy.slots ({e.slots}): somebody has to learn")
+    if rl.rollout_age < e.lag:
+        raise _bad("rl.rollout_age", f"must be at least economy.lag ({e.lag}), or every rollout is too old")
 
 
 _TERMS = {

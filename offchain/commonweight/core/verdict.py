@@ -62,7 +62,11 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A verdict with everything that repeating it takes: all else are artifacts, by their roots."""
+    """A verdict with everything that repeating it takes: all else are artifacts, by their roots.
+
+    ``mix``: in a sparse task the leaf of the mixing step before this work, in hexadecimal.
+    ``rollout`` and ``sources``: as of the lease.
+    """
 
     chain_id: U64
     tasks: B20
@@ -81,6 +85,10 @@ class Evidence:
     leaf: U32
     counts: tuple[Count, ...]
     measures: tuple[Measure, ...]
+    rollout: bool = False
+    sources: tuple[B32, ...] = ()
+    previous: B32 = bytes(32)
+    mix: str = ""
 
     def encode(self) -> bytes:
         """Canonical bytes."""

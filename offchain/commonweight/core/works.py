@@ -20,6 +20,10 @@ T = TypeVar("T", "StepLeaf", "TrajectoryLeaf")
 
 TREE_HEADER, TREE_UPDATE, TREE_TRAJECTORIES, TREE_STEPS = range(4)
 WITHHELD = 2**32 - 1
+META_BYTES = 4096
+"""Bound of a meta record, in bytes."""
+NONE = bytes(32)
+"""In place of a root: there is no such artifact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,9 @@ class Meta:
     """Binds a work to its lease: a copied root is invalid by construction, and ``blinding`` hides the rest.
 
     ``profile``: the trainer's numeric profile. ``sketches``: the artifact of all segments' sketches, in order.
+    ``sources``: accepted rollout works that the lease also learns from.
+    Where the spec names a codec for updates: ``wire`` is the update in that codec, ``residual`` the lanes that it
+    dropped, ``previous`` the trainer's earlier work whose residual was added before; else zero.
     """
 
     chain_id: U64
@@ -86,6 +93,10 @@ class Meta:
     blinding: B32
     profile: str
     sketches: B32
+    sources: tuple[B32, ...] = ()
+    wire: B32 = NONE
+    residual: B32 = NONE
+    previous: B32 = NONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 Neighbours exchange compressed differences to public copies (CHOCO-SGD, arXiv 1902.00340): everyone who hears node j
 keeps the same copy of j's trained state, and a message moves that copy towards the truth, so the codec's error is made
-up by the next message. The mixing step is `mixing`'s. Two defences: a guard drops messages far longer than the others
+up by the next message. A neighbour that was away is sent the differences it missed together with the next one, so that
+it can mix at once. The mixing step is `mixing`'s. Two defences: a guard drops messages far longer than the others
 (sign flips against difference coding amplify themselves), and differences may be clipped (ClippedGossip, arXiv
 2202.01545).
 """
@@ -29,6 +30,7 @@ from .rounds import Int64, Messages, Plan, Report, Round, Tamper, honest
 from .topology import Topology
 
 GUARD = 5  # median norms
+MOST_MISSED = 7  # differences kept for a neighbour that is away; after more of them it gets the whole copy
 WANT_FULL, IS_FULL = 1, 2
 _HEAD = struct.Struct("<B8s")
 
@@ -74,6 +76,7 @@ class GossipWorker:
         common = version.weights.astype(np.int64)
         self.public: dict[int, Int64] = dict.fromkeys((index, *topology.links[index]), common)
         self._asked: set[int] = set()  # who asked for our full copy
+        self._missed: dict[int, list[bytes]] = {}  # differences that a neighbour was not there to hear
 
     def forget(self, members: Collection[int]) -> None:
         """Copies of these nodes are not to be trusted any more; they are asked for in the next round."""
@@ -112,9 +115,20 @@ class GossipWorker:
                 whole = whole or own.astype("<i4").tobytes()
                 out[j] = _HEAD.pack(want | IS_FULL, mark) + whole
             else:
-                out[j] = _HEAD.pack(want, mark) + payload
-        self._asked.clear()
+                out[j] = _HEAD.pack(want, mark) + b"".join(self._missed.get(j, [])) + payload
+            self._missed.pop(j, None)
+        self._asked.difference_update(out)
+        for j in set(self.topology.links[self.index]) - set(neighbours):
+            self._miss(j, payload)
         return out
+
+    def _miss(self, j: int, payload: bytes) -> None:
+        """Remember for a neighbour that is away what it cannot hear now."""
+        owed = self._missed.setdefault(j, [])
+        owed.append(payload)
+        if len(owed) > MOST_MISSED or j in self._asked:
+            del self._missed[j]
+            self._asked.add(j)
 
     def _listen(self, arrived: Messages, neighbours: tuple[int, ...]) -> set[int]:
         """Move the copies of neighbours; returns those whose message was unusable this round."""
@@ -158,8 +172,13 @@ class GossipWorker:
             return Copy(lanes, lanes - self.public.get(j, self.public[self.index]), mark)
         if j not in self.public:
             raise EncodingError(f"neighbour {j} sent a difference to a copy not held here")
-        move = self.compressor.decode(body, count)
-        return Copy(np.clip(self.public[j] + move, -(2**31), 2**31 - 1), move, mark)
+        size = self.compressor.codec.size(count)
+        if not size <= len(body) <= (MOST_MISSED + 1) * size or len(body) % size:
+            raise EncodingError(f"{len(body)} bytes are not one to {MOST_MISSED + 1} differences of {size}")
+        lanes = self.public[j]
+        for at in range(0, len(body), size):
+            lanes = np.clip(lanes + self.compressor.decode(body[at : at + size], count), -(2**31), 2**31 - 1)
+        return Copy(lanes, lanes - self.public[j], mark)
 
     def _clipped(self, states: dict[int, Int64]) -> dict[int, Int64]:
         """Neighbours' states, drawn towards the own one until no difference is longer than the median one."""

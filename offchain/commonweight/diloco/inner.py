@@ -77,7 +77,10 @@ class SegmentResult:
     def require_finite(self) -> None:
         """Raise E1604 when the segment diverged: such a work can neither be encoded nor merged."""
         parts = (self.state.theta, self.state.m, self.state.v, self.hidden)
-        if not math.isfinite(self.loss) or not all(bool(torch.isfinite(t).all()) for t in parts):
+        # One pass each: in float64 a sum of float32 stays finite unless one of them is not.
+        if not all(
+            math.isfinite(x) for x in (self.loss, *(float(t.sum(dtype=torch.float64)) for t in parts))
+        ):
             raise CommonweightError(
                 "E1604",
                 "training diverged: loss or weights are not finite",

@@ -66,6 +66,21 @@ class MixLeaf:
         """Canonical bytes."""
         return codec.encode(self)
 
+    @property
+    def leaf(self) -> bytes:
+        """The whole Merkle leaf: canonical bytes, then zeros."""
+        return self.encode().ljust(merkle.LEAF, b"\x00")
+
+    @staticmethod
+    def of(leaf: bytes) -> MixLeaf:
+        """Strict inverse of `leaf`. Raises `EncodingError`."""
+        at = 2 * 4 + 2 * 32 + 4  # where the number of neighbours stands
+        count = int.from_bytes(leaf[at : at + 4], "big")
+        size = at + 3 * 4 + count * (4 + 4 + 32) + 32
+        if len(leaf) != merkle.LEAF or count > MAX_NEIGHBOURS or any(leaf[size:]):
+            raise EncodingError("no mixing step stands in this leaf")
+        return MixLeaf.decode(leaf[:size])
+
     @staticmethod
     def decode(data: bytes) -> MixLeaf:
         """Strict inverse of `encode`. Raises `EncodingError`."""

@@ -124,10 +124,12 @@ def rotary(arch: Architecture, time: int) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=64)
 def _angles(head_dim: int, base: float, time: int) -> tuple[Tensor, Tensor]:
-    half = head_dim // 2
-    frequency = base ** (-torch.arange(half, dtype=torch.float64) / half)
-    angle = torch.outer(torch.arange(time, dtype=torch.float64), frequency)
-    return angle.cos().float(), angle.sin().float()
+    # Kept for later calls, which may be training: a tensor made in inference mode could not be learnt through.
+    with torch.inference_mode(False):
+        half = head_dim // 2
+        frequency = base ** (-torch.arange(half, dtype=torch.float64) / half)
+        angle = torch.outer(torch.arange(time, dtype=torch.float64), frequency)
+        return angle.cos().float(), angle.sin().float()
 
 
 def _norm(arch: Architecture, x: Tensor, weight: Tensor) -> Tensor:

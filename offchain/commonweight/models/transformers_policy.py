@@ -7,6 +7,7 @@ Llama family need none of this: `folder` reads them into our own decoder.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ class TransformersPolicy:
 
     def __init__(self, model: Any) -> None:
         self.model = model.eval()
+        # The library renames its argument and its answer (5.24).
+        self._cache = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
     @staticmethod
     def load(folder: Path) -> TransformersPolicy:
@@ -64,7 +67,7 @@ class TransformersPolicy:
         """As `decoder.Llama.prefill`."""
         real = (torch.arange(tokens.shape[1]) >= start[:, None]).long()
         out = self._run(tokens, real, (real.cumsum(1) - 1).clamp_min(0), None)
-        return LibraryCache(out.past_key_values, real), out.logits[:, -1], out.hidden_states[-1][:, -1]
+        return LibraryCache(out[self._cache], real), out.logits[:, -1], out.hidden_states[-1][:, -1]
 
     @torch.inference_mode()
     def decode(self, cache: LibraryCache, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +75,7 @@ class TransformersPolicy:
         position = cache.real.sum(1, keepdim=True)
         cache.real = torch.cat((cache.real, torch.ones_like(position)), dim=1)
         out = self._run(tokens[:, None], cache.real, position, cache.keys)
-        cache.keys = out.past_key_values
+        cache.keys = out[self._cache]
         return out.logits[:, -1], out.hidden_states[-1][:, -1]
 
     def keep(self, cache: LibraryCache, rows: Tensor) -> None:
@@ -99,7 +102,7 @@ class TransformersPolicy:
             input_ids=tokens,
             attention_mask=mask,
             position_ids=position,
-            past_key_values=cache,
             use_cache=True,
             output_hidden_states=True,
+            **{self._cache: cache},
         )

@@ -6,49 +6,32 @@ The merge is a pure function of the round's mask, so every node recomputes the r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..core import fixed
+from ..core import codec, fixed
 from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import ModelVersion
 from ..core.spec import Spec
 from ..core.state import Round, Task, Work
-from ..core.works import Header
-from ..shardcast.deltas import LANES, merge_version
+from ..core.works import META_BYTES, NONE, Header, Meta
+from ..shardcast.deltas import Upgrade, delta_bytes, gathered, merge_version, whole
 from ..shardcast.fetch import Library
-from ..shardcast.versions import KIND, NONE, Record, VersionBook, WirePart
+from ..shardcast.packing import wire_size
+from ..shardcast.versions import KIND, Record, VersionBook, WirePart
 
-
-@dataclass(frozen=True, slots=True)
-class Shelf:
-    """Where versions are fetched, merged and recorded."""
-
-    library: Library
-    book: VersionBook
-
-
-Get = Callable[[bytes, int], bytes]
 MAX_SPEC = 64 * 1024
 MAX_DATA = 1 << 30
 
 
 class Lineage:
-    """Spec, data and versions of one task; ``get(root, max_bytes)`` returns verified artifact bytes."""
+    """Spec, data and versions of one task, read through ``library``, with a record of each merge in ``book``."""
 
-    def __init__(
-        self,
-        get: Get,
-        put: Callable[[bytes], bytes],
-        parameters: Callable[[Spec], int],
-        shelf: Shelf | None = None,
-    ) -> None:
-        """With a ``shelf`` versions are merged from store to store in bounded memory, and recorded."""
-        self._shelf = shelf
-        self._get = get
-        self._put = put
+    def __init__(self, library: Library, book: VersionBook, parameters: Callable[[Spec], int]) -> None:
+        self.library = library
+        self._store, self._book = library.store, book
+        self._get = library.get
         self._parameters = parameters
         self._specs: dict[bytes, Spec] = {}
 
@@ -92,42 +75,92 @@ class Lineage:
             raise AssertionError("a submitted work has a root")
         return Header.decode(self._get(work.root, 1024))
 
-    def update(self, task: Task, work: Work) -> bytes:
-        """The update artifact of an accepted work."""
-        return self._get(self.header(work).update_root, 4 * fixed.padded(self._parameters(self.spec(task))))
+    def meta(self, work: Work) -> Meta:
+        """The meta record of a submitted work."""
+        return codec.decode(Meta, self._get(self.header(work).meta_root, META_BYTES))
 
-    def merged(self, task: Task, round_: Round) -> bytes:
-        """Recompute the version after ``round_``, keep it in the store and return its root."""
+    def residual(self, task: Task, root: bytes) -> bytes:
+        """The residual that the work of this root left, as an artifact of lanes. Raises as `Library.get`."""
+        header = Header.decode(self._get(root, 1024))
+        meta = codec.decode(Meta, self._get(header.meta_root, META_BYTES))
+        return self._get(meta.residual, 4 * fixed.padded(self._parameters(self.spec(task))))
+
+    def update(self, task: Task, work: Work) -> bytes:
+        """The lanes of an update, from its wire form where there is one."""
+        part = self._part(task, work, NONE)
+        with gathered(self.library, [part], self._parameters(self.spec(task)), Upgrade(NONE, ""), True):
+            return self._store.get(part.update)
+
+    def merged(self, task: Task, round_: Round) -> Upgrade:
+        """Have the version after ``round_`` in the store: recomputed from the updates, in bounded memory.
+
+        Once the chain has settled the round, the version is fetched whole where that takes fewer bytes.
+        """
         before = task.model_before(round_.index)
         if before is None:
             raise CommonweightError(
                 "E1603", f"round {round_.index}: the version before it is not settled yet"
             )
         if round_.skipped:
-            return before
-        if self._shelf is not None:
-            try:
-                return self._merged_on(self._shelf, task, round_, before)
-            except EncodingError:
-                pass  # lanes that no honest trainer commits to: the chain has an answer, which takes more memory
-        updates = (fixed.accepted(self.update(task, w), w.origin is not None) for w in round_.included)
-        version = fixed.merge(self.whole(task, before), updates, self.spec(task).merge)
-        return self._put(version.encode())
-
-    def _merged_on(self, shelf: Shelf, task: Task, round_: Round, before: bytes) -> bytes:
+            return Upgrade(before, "kept")
         spec = self.spec(task)
         count = self._parameters(spec)
-        half = 4 * fixed.padded(count)
-        shelf.library.ensure(before, 2 * half)
-        parts = []
-        for work in round_.included:
-            update = self.header(work).update_root
-            shelf.library.ensure(update, half)
-            base = task.rounds[work.origin[0]].base if work.origin else round_.base
-            parts.append(WirePart(update, update, LANES, base, int(work.origin is not None)))
-        length, trim = 2 * half, len(parts) * spec.merge.trim // 100
-        parent = Record(KIND, before, length, count, NONE, task.id, 0, spec.merge, 0, (), ())
-        return merge_version(shelf.library.store, shelf.book, parent, parts, round_.index, trim).root
+        result = Upgrade(NONE, "delta", full=8 * fixed.padded(count))
+        parts = [self._part(task, work, round_.base) for work in round_.included]
+        if round_.model is not None and self._whole_is_cheaper(round_.model, before, parts, count, result):
+            return result
+        self.library.ensure(before, result.full)
+        parent = Record(KIND, before, result.full, count, NONE, task.id, 0, spec.merge, 0, (), ())
+        with gathered(self.library, parts, count, result, or_lanes=True):
+            trim = len(parts) * spec.merge.trim // 100
+            result.root = merge_version(self._store, self._book, parent, parts, round_.index, trim).root
+        return result
+
+    def _whole_is_cheaper(
+        self, model: bytes, before: bytes, parts: list[WirePart], count: int, result: Upgrade
+    ) -> bool:
+        """Take a settled version as it is, where it was merged here before, or costs less so; True when done."""
+        if self._store.has(model) and self._book.get(model) is not None:
+            result.root, result.via = model, "kept"
+            return True
+        if self._store.has(before) and delta_bytes(self._store, parts, count) <= result.full:
+            return False
+        try:
+            whole(self.library, model, result)
+        except CommonweightError as error:
+            if error.code == "E1404":
+                raise
+            result.problems.append(str(error))
+            result.via = "delta"
+            return False
+        return True
+
+    def needless(self, task: Task, index: int) -> bool:
+        """Nobody needs the settled version after this round here: a later one is here, or comes whole for less."""
+        settled = [i for i, round_ in sorted(task.rounds.items()) if round_.settled]
+        if not settled or index >= settled[-1]:
+            return False
+        spec = self.spec(task)
+        count = self._parameters(spec)
+        each, cost = wire_size(spec.merge.codec, count), 0
+        for at in reversed(settled):
+            round_ = task.rounds[at]
+            if round_.model is not None and self._store.has(round_.model):
+                return index < at or (index > at and cost > 8 * fixed.padded(count))
+            cost += each * len(round_.included)
+        return not self._store.has(task.initial) or cost > 8 * fixed.padded(count)
+
+    def _part(self, task: Task, work: Work, base: bytes) -> WirePart:
+        """An update as it is merged; ``base``: the version it started from, unless the work came late."""
+        through, update = self.spec(task).merge.codec, self.header(work).update_root
+        wire = update
+        if through != "none":
+            try:
+                wire = self.meta(work).wire
+            except EncodingError:
+                through = "none"
+        start = task.rounds[work.origin[0]].base if work.origin else base
+        return WirePart(update, wire, through, start, int(work.origin is not None))
 
 
 def history(task: Task) -> list[dict[str, Any]]:

@@ -19,24 +19,27 @@ from ..chain.deployment import LOCAL_CHAINS
 from ..chain.follower import Follower
 from ..chain.journal import Journal
 from ..chain.sender import Refused, Sender
+from ..collectives.cell import Cell
 from ..core.duties import Duty, Todo, cranks, mask_final
 from ..core.errors import CommonweightError
 from ..core.fold import fold
 from ..core.hashing import abi_sha256, tagged
 from ..core.state import JURIES, Poll, Round, State, Task, Work
+from ..core.works import TREE_UPDATE
 from ..shardcast.address import AddressPolicy
 from ..shardcast.fetch import Library
 from ..shardcast.server import ArtifactServer
 from ..shardcast.store import Store
-from ..shardcast.versions import VersionBook
+from ..shardcast.versions import VersionBook, retain
 from ..tasks.kinds import parameters
 from ..tasks.lease import Lease
 from .exhibits import LANES, accused_leaf, fields, first_difference, merge_proof
 from .farewell import Farewell
 from .jobs import Jobs
-from .leasing import lease_of, place_of
-from .lineage import Lineage, Shelf
+from .leasing import lease_of, place_of, with_rollouts
+from .lineage import Lineage
 from .metrics import Metrics
+from .replicas import Replicas
 
 log = logging.getLogger("commonweight.node")
 TRANSIENT = ("E1203", "E1206")
@@ -58,6 +61,10 @@ class Settings:
     public_url: str = ""
     seats: int = 1
     leases: int = 1
+    cell: Cell | None = None
+    rollouts: bool = False
+    window: int = 4
+    """Newest versions that are never evicted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +97,8 @@ class Node:
         self._seen = b""
         self._said = False
         self.jobs = Jobs(self._job_failed)
-        self.lineage = Lineage(self.get, kit.store.put, parameters, Shelf(kit.library, kit.book))
+        self.lineage = Lineage(kit.library, kit.book, parameters)
+        self.replicas = Replicas(self.lineage)
         self.versions: dict[int, bytes] = {}
         self.farewell = Farewell(AddressPolicy(kit.chain.chain_id in LOCAL_CHAINS))
         self.stop = threading.Event()
@@ -134,7 +142,8 @@ class Node:
                 self.write_result()
                 break
             self.stop.wait(self.settings.poll_seconds)
-        self.kit.metrics.write("stop", role=self.role)
+        store = self.kit.store
+        self.kit.metrics.write("stop", role=self.role, stored=store.held, evicted=store.evicted)
         self.jobs.close()
 
     def tick(self) -> None:
@@ -204,17 +213,35 @@ class Node:
         task = self.task
         if task is None:
             return
+        self.kit.store.task = task.id
         for index, round_ in sorted(task.rounds.items()):
             if index in self.versions:
                 continue
             known = round_.settled or mask_final(self.state, task, round_, self.now)
             if not known or task.model_before(index) is None:
                 return
+            if round_.model is not None and self._needless(task, index):
+                self.versions[index] = round_.model
+                continue
             root = self.merged_root(task.id, index)
             if root is None:
                 return
             if round_.settled:
                 self.versions[index] = root
+                self._retain(task)
+
+    def _retain(self, task: Task) -> None:
+        """Keep the newest versions, which leases and merges may need, whatever else has to make room."""
+        settled = (r.model for _, r in sorted(task.rounds.items()))
+        line = [task.initial, *(root for root in settled if root is not None)]
+        bases = {r.base for r in task.rounds.values() if not r.settled}
+        retain(self.kit.store, line, {*line[-self.settings.window :], *bases})
+
+    def _needless(self, task: Task, index: int) -> bool:
+        try:
+            return self.lineage.needless(task, index)
+        except CommonweightError:
+            return False  # the spec is not here yet
 
     def collect(self) -> None:
         """Pull what the Vault owes us once the task is over and we mean to leave."""
@@ -287,7 +314,8 @@ class Node:
         if beacon is None:
             return None
         chain = self.kit.chain
-        return lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)
+        lease = lease_of(chain.chain_id, chain.addresses["Tasks"], task, round_, work, beacon)
+        return with_rollouts(lease, self.state, task, self.lineage.spec(task))
 
     def poll_seed(self, poll: Poll) -> bytes | None:
         """The poll's sortition seed, likewise."""
@@ -408,9 +436,14 @@ class Node:
     def answer(self, dispute: int) -> None:
         """Show the accused leaf to the chain, which calls a jury."""
         found = self.state.disputes[dispute]
-        _, _, work = self.state.accused(found)
+        task, _, work = self.state.accused(found)
         header = self.lineage.header(work)
-        shown = accused_leaf(header, found.tree, found.leaf, self.get)
+        lanes = self.lineage.update(task, work) if found.tree == TREE_UPDATE else b""
+
+        def read(root: bytes, limit: int) -> bytes:
+            return lanes if lanes and root == header.update_root else self.get(root, limit)
+
+        shown = accused_leaf(header, found.tree, found.leaf, read)
         self.call(f"answer:{dispute}", "Court", "answer", dispute, fields(header), shown)
 
     def appeal(self, dispute: int) -> None:
@@ -426,8 +459,11 @@ class Node:
         mask = None if round_.skipped else sum(1 << w.slot for w in round_.included)
 
         def work() -> bytes:
-            with self.kit.metrics.timed("merge", task=task, round=index):
-                return self.lineage.merged(found, round_)
+            with self.kit.metrics.timed("merge", task=task, round=index) as extra:
+                made = self.lineage.merged(found, round_)
+                extra |= {"via": made.via, "received": made.received, "full": made.full}
+                extra |= {"root": made.root, "problems": made.problems}
+            return made.root
 
         return self.jobs.result(("merge", task, index, mask), work)
 

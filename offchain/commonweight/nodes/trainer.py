@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from itertools import chain as chained
 from typing import Any
 
 from ..core import duties
 from ..core.duties import Duty, Todo
+from ..core.errors import CommonweightError
+from ..core.rollouts import is_rollout
 from ..core.seeds import is_decoy, mandatory, seal_of
-from ..core.state import Round, Task, Work
-from ..core.works import Header
+from ..core.spec import Spec
+from ..core.state import Round, Task, Work, WorkState
+from ..core.works import NONE, Header
+from ..tasks.base import TaskKind, TrainFunction
 from ..tasks.decoys import decoy_of
 from ..tasks.kinds import task_kind
 from ..tasks.lease import Lease, Product
+from ..tasks.rl_sources import gathered
 from . import exhibits
 from .leasing import place_of
 from .node import Kit, Node, Settings
@@ -42,8 +49,22 @@ class Trainer(Node):
         """A trainer's own duties in its task, then the cranks."""
         task = self.task
         leases = self.settings.leases
-        own = duties.trainer(self.state, self.me, task, self.now, leases) if task else iter(())
+        own = duties.trainer(self.state, self.me, task, self.now, leases, self._wants) if task else iter(())
         return chained(own, super().duties())
+
+    def _wants(self, slot: int) -> bool:
+        """A small device that was told so takes rollout leases only; others take what comes."""
+        return not self.settings.rollouts or self._is_rollout(slot) is True
+
+    def _is_rollout(self, slot: int) -> bool | None:
+        """None while the spec is not to be had."""
+        task = self.task
+        try:
+            return (
+                None if task is None else is_rollout(self.lineage.spec(task).rl, task.params["slots"], slot)
+            )
+        except CommonweightError:
+            return None
 
     def prepare(self) -> None:
         """Announce where artifacts are served, and move the bonds into the Vault."""
@@ -53,15 +74,34 @@ class Trainer(Node):
         self.announce()
         if task.closed or len(task.rounds) == task.params["rounds"]:
             return
+        self._give_back(task)
         self.fund(task.params["bond"] * self.settings.leases)
 
-    def do_claim(self, task: int, index: int) -> None:
-        """Claim with a sealed secret that is journalled before the chain can see its hash."""
-        found = self.state.tasks[task]
-        if self.state.free.get(self.me, 0) < found.params["bond"]:
+    def _give_back(self, task: Task) -> None:
+        """A learning lease that a small device got because somebody claimed in the same block."""
+        if not self.settings.rollouts or not task.rounds:
             return
-        held = found.rounds[index].works.values() if index in found.rounds else ()
-        nth = sum(w.trainer == self.me and w.origin is None for w in held)
+        last = task.rounds[max(task.rounds)]
+        half = (last.begun_at + last.claim_end) // 2
+        for work in last.works.values():
+            free = work.state is WorkState.CLAIMED and last.beacon is None and self.now < half
+            if work.trainer == self.me and free and self._is_rollout(work.slot) is False:
+                name = f"relinquish:{task.id}:{last.index}:{work.slot}"
+                self.call(name, "Tasks", "relinquish", task.id, last.index, work.slot)
+
+    def do_claim(self, task: int, index: int) -> None:
+        """Claim every lease that is wanted and free, each with a sealed secret of its own."""
+        found = self.state.tasks[task]
+        round_ = found.rounds.get(index)
+        works = round_.works.values() if round_ else ()
+        held = sum(w.trainer == self.me and w.origin is None for w in works)
+        vacant = found.params["slots"] - (round_.claimed if round_ else 0)
+        affordable = self.state.free.get(self.me, 0) // found.params["bond"]
+        for nth in range(held, held + min(self.settings.leases - held, vacant, affordable)):
+            self._claim(task, index, nth)
+
+    def _claim(self, task: int, index: int, nth: int) -> None:
+        """Claim with a sealed secret that is journalled before the chain can see its hash."""
         name = _nth(f"{task}:{index}", nth)
         secret = self.kit.journal.recall(f"secret:{name}") or secrets.token_bytes(32)
         self.kit.journal.remember(f"secret:{name}", secret)
@@ -98,20 +138,47 @@ class Trainer(Node):
     def _train(self, task: Task, round_: Round, work: Work, lease: Lease) -> bytes:
         key = f"{task.id}:{round_.index}:{work.slot}"
         spec, data = self.lineage.spec(task), self.lineage.data(task)
-        base = self.lineage.version(task, round_.base)
+        lease, base = self.replicas.lease(task, lease)
         blinding = self.kit.journal.recall(f"blinding:{key}") or secrets.token_bytes(32)
         self.kit.journal.remember(f"blinding:{key}", blinding)
         kind = task_kind(spec.kind)
-        train = kind.cheats[self.settings.attack] if self.settings.attack != "none" else kind.train
+        train = self._train_function(kind)
+        lease = gathered(spec, lease, self.get)
         with self.kit.metrics.timed("train", task=task.id, round=round_.index, slot=work.slot) as extra:
+            extra |= {"rollout": lease.rollout, "sources": len(lease.sources)}
+            lease = self._carrying(task, spec, lease)
             product = train(spec, data, base, lease, blinding=blinding, checkpoint=self._checkpoint(key))
             decoy = self._is_decoy(task, round_, work)
             if decoy is not None:
                 product = decoy_of(product, decoy)
                 extra["decoy"] = True
-            extra |= {"loss": product.loss, "cheated": product.cheated, "root": product.root}
+            extra |= {"loss": product.loss, "cheated": product.cheated, "root": product.root, **product.notes}
         self._keep(key, product)
         return product.root
+
+    def _train_function(self, kind: TaskKind) -> TrainFunction:
+        """Honest, with the cell's machines where there is a cell, or the cheat that this trainer is told to be."""
+        if self.settings.attack in kind.cheats:
+            return kind.cheats[self.settings.attack]
+        cell = self.settings.cell
+        if cell is None:
+            return kind.train
+        if kind.share is None:
+            self.kit.metrics.write(
+                "problem", error="this kind of task is not shared out: the trainer works alone"
+            )
+            return kind.train
+        return partial(kind.share, cell=cell)
+
+    def _carrying(self, task: Task, spec: Spec, lease: Lease) -> Lease:
+        """The lease with what the update's codec dropped of the work before it; without, where that is lost."""
+        if spec.merge.codec == "none" or lease.previous == NONE or lease.rollout:
+            return lease
+        try:
+            return replace(lease, carried=self.lineage.residual(task, lease.previous))
+        except CommonweightError as error:
+            self.kit.metrics.write("problem", residual=lease.previous, error=str(error))
+            return lease
 
     def _is_decoy(self, task: Task, round_: Round, work: Work) -> bytes | None:
         """The secret of this trainer's work when the lottery makes it a decoy."""

@@ -143,7 +143,7 @@ class Validator(Node):
         lease = self.lease(task, round_, work)
         if lease is None or work.root is None:
             raise AssertionError("a submitted work has a seed and a root")
-        base = self.lineage.version(task, lease.base)
+        lease, base = self.replicas.lease(task, lease)
         return self.lineage.spec(task), self.lineage.data(task), base, lease, work.root
 
     def _judge(self, dispute: Dispute) -> Verdict:

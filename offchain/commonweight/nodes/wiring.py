@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eth_account.signers.local import LocalAccount
@@ -18,6 +18,7 @@ from ..chain.client import Chain
 from ..chain.deployment import LOCAL_CHAINS
 from ..chain.deployment import load as load_deployment
 from ..chain.follower import Follower
+from ..chain.genuine import require_genuine
 from ..chain.journal import Journal
 from ..chain.lock import FileLock
 from ..chain.sender import Sender
@@ -25,11 +26,13 @@ from ..core.errors import CommonweightError
 from ..core.state import State
 from ..shardcast.address import AddressPolicy
 from ..shardcast.fetch import Library
+from ..shardcast.limits import LIMITS
 from ..shardcast.server import ArtifactServer
 from ..shardcast.signing import Domain
 from ..shardcast.store import Store
 from ..shardcast.versions import VersionBook
-from ..tasks.kinds import cheat_names
+from ..tasks.kinds import assistant_cheats, cheat_names
+from .cell import ALONE, CellPlan, open_cell
 from .doubles import DOUBLES
 from .metrics import Metrics
 from .neighbours import Neighbours
@@ -65,6 +68,9 @@ class NodeConfig:
     public_url: str = ""
     seats: int = 1
     leases: int = 1
+    cell: CellPlan = ALONE
+    rollouts: bool = False
+    store_bytes: int = LIMITS.store_bytes
 
 
 def run_node(config: NodeConfig) -> None:
@@ -87,7 +93,9 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
     role = _role(config)
     config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     account = keys.load(config.key, keys.read_password(config.password_file))
-    chain = Chain.connect(config.rpc, load_deployment(config.deployment), confirmations=config.confirmations)
+    record = load_deployment(config.deployment)
+    chain = Chain.connect(config.rpc, record, confirmations=config.confirmations)
+    require_genuine(chain.rpc, record)
     keys.refuse_dev_key(account.address, chain.chain_id)
     _log_to(config.home)
     keys.guard_logs(account)
@@ -96,7 +104,7 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
         FileLock(config.key.with_suffix(config.key.suffix + ".lock")),
         Journal(config.home / "node.sqlite") as journal,
     ):
-        store = Store(config.home / "store")
+        store = Store(config.home / "store", config.store_bytes, task=config.task or None)
         state = State()
         metrics = Metrics(config.home / "metrics.jsonl")
         policy = AddressPolicy(chain.chain_id in LOCAL_CHAINS)
@@ -126,8 +134,10 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
                 public_url=config.public_url,
                 seats=config.seats,
                 leases=config.leases,
+                rollouts=config.rollouts,
             )
-            yield role(kit, settings)
+            with open_cell(config.cell, config.home, sender.address.hex(), metrics.write) as cell:
+                yield role(kit, replace(settings, cell=cell))
         finally:
             neighbours.stop()
             server.stop()
@@ -136,7 +146,7 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
 def _role(config: NodeConfig) -> type[Node]:
     """The role's class, or the test double that ``attack`` names. Raises E1904 for a name unknown to the role."""
     if config.role == "trainer":
-        known = cheat_names()
+        known = (*cheat_names(), *assistant_cheats())
     else:
         known = tuple(name for name, (role, _) in DOUBLES.items() if role == config.role)
     if config.attack != "none" and config.attack not in known:
@@ -163,4 +173,6 @@ def _log_to(home: Path) -> None:
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     console = logging.StreamHandler(sys.stderr)
     console.setLevel(logging.WARNING)
+    for before in root.handlers:
+        before.close()
     root.handlers[:] = [file, console]

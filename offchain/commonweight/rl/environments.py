@@ -17,6 +17,8 @@ from ..core.seeds import uniform
 UNIT = 1_000_000
 """A reward of one, in the integers that travel: sums and means of rewards are exact."""
 MAX_TEXT = 65_536
+OWN = "own"
+"""What an environment of the publisher's own making is called in a mixture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +159,17 @@ BUILTIN: dict[str, type[SingleTurn]] = {"reverse": Reverse, "sort": Sort, "add":
 def make(name: str) -> Environment:
     """A built-in environment from ``name``, ``name:6`` or ``name:4-6``. Raises E1007."""
     kind, _, sizes = name.partition(":")
+    if kind == "verifiers":
+        from .verifiers_tasks import taskset
+
+        return taskset(sizes)
     if kind == "guess":
         return Guess()
     if kind not in BUILTIN:
         raise CommonweightError(
-            "E1007", f"unknown environment `{kind}`", f"known: {', '.join(sorted([*BUILTIN, 'guess']))}"
+            "E1007",
+            f"unknown environment `{kind}`",
+            f"known: {', '.join(sorted([*BUILTIN, 'guess', 'verifiers']))}",
         )
     first, _, last = (sizes or "6").partition("-")
     if not (first.isdigit() and (last or first).isdigit()):
@@ -198,13 +206,26 @@ class Mixture:
         return min(UNIT, round(float(value) * UNIT)) if value < 1 else UNIT
 
 
-def parse_mixture(text: str) -> Mixture:
-    """``reverse:6*2, sort:4-6`` as a mixture; weights default to 1. Raises E1007."""
+def pinned(text: str) -> str:
+    """A mixture's text with the digest of every taskset that others have to install. Raises E1007, E1613."""
+    items = []
+    for item in text.split(","):
+        name, star, weight = item.strip().partition("*")
+        if name.startswith("verifiers:"):
+            part = make(name.strip())
+            name = part.name
+            part.close()  # type: ignore[attr-defined]
+        items.append(name.strip() + star + weight)
+    return ", ".join(items)
+
+
+def parse_mixture(text: str, own: Environment | None = None) -> Mixture:
+    """``reverse:6*2, sort:4-6`` as a mixture; weights default to 1; the name `OWN` stands for ``own``. Raises E1007."""
     parts, weights = [], []
     for item in text.split(","):
         name, _, weight = item.strip().partition("*")
         if weight and not (weight.isdigit() and 0 < int(weight) <= 1000):
             raise CommonweightError("E1007", f"weight `{weight}` of {name} must be 1..1000")
-        parts.append(make(name.strip()))
+        parts.append(own if own is not None and name.strip() == OWN else make(name.strip()))
         weights.append(int(weight or 1))
     return Mixture(tuple(parts), tuple(weights))

@@ -118,6 +118,30 @@ def minibatch(rows: Sequence[Trajectory], group: int, algorithm: str) -> Minibat
     )
 
 
+def chosen(rl: RlSpec, rows: Sequence[Trajectory], count: int) -> list[Sequence[Trajectory]]:
+    """The first ``count`` groups that are neither too hard nor too easy, in their order: exact, by integer sums."""
+    groups = [rows[at : at + rl.group] for at in range(0, len(rows), rl.group)]
+    low, high = (round(share * UNIT) * rl.group for share in (rl.min_solved, rl.max_solved))
+    return [g for g in groups if low <= sum(r.reward for r in g) <= high][:count]
+
+
+def minibatches(
+    training: TrainingSpec, rl: RlSpec, parts: Sequence[Sequence[Trajectory]]
+) -> list[list[Trajectory]]:
+    """Trajectories of a segment as the minibatches of its steps: whole groups, an equal share of every part."""
+    steps = training.segment
+    kept = [chosen(rl, part, steps * training.batch // rl.group) for part in parts]
+    return [
+        [
+            row
+            for groups in kept
+            for g in groups[len(groups) * i // steps : len(groups) * (i + 1) // steps]
+            for row in g
+        ]
+        for i in range(steps)
+    ]
+
+
 def logprobs(arch: Architecture, flat: Tensor, batch: Minibatch, temperature: float) -> Tensor:
     """Log-probabilities of the sampled tokens, float32 ``(n,)``: one teacher-forced pass."""
     hidden = hidden_states(arch, flat, batch.tokens[:, :-1])[batch.row, batch.column - 1]
@@ -188,5 +212,5 @@ def _stats(
 
 
 def _idle(rows: Sequence[Trajectory]) -> StepStats:
-    """Nothing to learn: every group agrees."""
-    return StepStats(0.0, sum(r.reward for r in rows) / len(rows) / UNIT, 1.0, 1.0, 0.0, 0.0, 0.0, 0)
+    """Nothing to learn: every group agrees, or none was kept."""
+    return StepStats(0.0, sum(r.reward for r in rows) / max(1, len(rows)) / UNIT, 1.0, 1.0, 0.0, 0.0, 0.0, 0)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..chain.faults import fault
 from ..core.spec import RlSpec, TrainingSpec
 from ..diloco.inner import TrainState
 from ..models.decoder import Architecture, Llama
@@ -25,6 +26,9 @@ from .rollout import Player, Scene, episodes
 from .trajectories import Columns, Trajectory
 
 POLL_SECONDS = 0.01
+ROLLOUT_POINTS = ("claimed", "played", "delivered")
+LEARNER_POINTS = ("taken", "learnt", "saved", "published")
+"""Where a test can kill a worker (at ``unit:N``) and the learner (at ``version:N``): see `chain.faults`."""
 Stop = Callable[[], bool]
 
 
@@ -76,8 +80,8 @@ def rollout_loop(
     engine = RolloutEngine(Sampling(scene.tokens.stop, scene.max_new, rl.temperature), proving=proving)
     player, log = Player(engine, scene), Log(exchange.folder / f"{worker}.jsonl")
     finished = TrajectoryBuffer(exchange.folder / "finished")
-    begun: dict[int, tuple[float, int]] = {}
-    idle, born, first = 0.0, time.monotonic(), 0
+    begun: dict[int, float] = {}
+    idle, born, first, delivered = 0.0, time.monotonic(), 0, 0.0
     try:
         while not stop():
             head = _follow(exchange, engine, arch)
@@ -86,12 +90,13 @@ def rollout_loop(
                     break
                 time.sleep(POLL_SECONDS)
                 continue
-            # A second unit is begun while the last rows of the first one end.
-            if player.playing < 2 and engine.running < engine.slots // 2:
+            # A second unit is begun while the last rows of the first one end, and not before: it would only grow old.
+            if player.playing < 2 and engine.running + engine.waiting <= plan.groups * scene.group // 2:
                 number = exchange.claim(head.opened, worker, first)
                 if number is not None:
+                    fault("claimed", f"unit:{number}")
                     first = number + 1
-                    begun[number] = (time.monotonic(), engine.version)
+                    begun[number] = time.monotonic()
                     todo = episodes(scene, plan.seed, range(number * plan.groups, (number + 1) * plan.groups))
                     player.begin(number, todo)
             if not player.playing:
@@ -99,9 +104,12 @@ def rollout_loop(
                 idle += POLL_SECONDS
                 continue
             for number, rows in player.step():
-                since, _ = begun.pop(number)
+                since = max(begun.pop(number), delivered)
+                fault("played", f"unit:{number}")
                 time.sleep(max(0.0, slowness - (time.monotonic() - since)))
                 finished.add(Unit(number, min(r.version for r in rows)), Columns.of(rows))
+                delivered = time.monotonic()
+                fault("delivered", f"unit:{number}")
                 log("unit", worker=worker, unit=number, version=rows[0].version, rows=len(rows), idle=idle)
     finally:
         log("end", idle=idle, alive=time.monotonic() - born, units=finished.counts["added"])
@@ -226,13 +234,17 @@ class LearnerLoop:
         return len(columns) == self.plan.groups * self.rl.group
 
     def _learn(self, units: Sequence[tuple[Unit, list[Trajectory]]]) -> None:
+        fault("taken", f"version:{self.version}")
         rows = [row for _, part in sorted(units, key=lambda u: u[0].number) for row in part]
         out = learn(self.arch, self.part, self.training, self.rl, self.state, [rows], self.version)
         ages = [self.version - unit.version for unit, _ in units]
         self.taken |= {unit.number for unit, _ in units}
+        fault("learnt", f"version:{self.version}")
         self.state, self.version = out.state, self.version + 1
         self._save()
+        fault("saved", f"version:{self.version}")
         self._publish()
+        fault("published", f"version:{self.version}")
         self._tell(out, rows, ages)
 
     def _tell(self, out: Learned, rows: Sequence[Trajectory], ages: Sequence[int]) -> None:

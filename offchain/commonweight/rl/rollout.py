@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
 from ..core.hashing import tagged
 from ..toploc.noise import sequence_key
-from .engine import Completion, Request, RolloutEngine
+from .engine import Completion, Request
 from .environments import Mixture, Task
 from .tokens import Tokens
 from .trajectories import Trajectory
@@ -28,6 +29,16 @@ def prompt_seed(seed: bytes, group: int) -> bytes:
 def noise_key(seed: bytes, group: int, sample: int) -> int:
     """Key of the sampling noise of one episode."""
     return sequence_key(tagged("sample", seed, group.to_bytes(4, "big"), sample.to_bytes(4, "big")))
+
+
+class Engine(Protocol):
+    """What completes prompts: `engine.RolloutEngine`, or `openai_engine.OpenAIEngine` for play without proofs."""
+
+    def submit(self, requests: Iterable[Request]) -> None:
+        """Queue prompts."""
+
+    def step(self) -> list[Completion]:
+        """Get on a little; returns what ended."""
 
 
 @dataclass(slots=True)
@@ -77,7 +88,7 @@ def episodes(scene: Scene, seed: bytes, groups: Sequence[int]) -> list[Episode]:
 class Player:
     """Plays batches of episodes side by side on one engine; a follow-up turn keeps the policy of the first."""
 
-    def __init__(self, engine: RolloutEngine, scene: Scene) -> None:
+    def __init__(self, engine: Engine, scene: Scene) -> None:
         self.engine = engine
         self.scene = scene
         self._episodes: dict[int, tuple[int, Episode]] = {}
@@ -123,7 +134,7 @@ class Player:
         return [record(self.scene, e) for e in self._batches.pop(batch)]
 
 
-def play(engine: RolloutEngine, scene: Scene, todo: Sequence[Episode]) -> list[Trajectory]:
+def play(engine: Engine, scene: Scene, todo: Sequence[Episode]) -> list[Trajectory]:
     """Play episodes to their end; trajectories in the order of ``todo``."""
     if not todo:
         return []

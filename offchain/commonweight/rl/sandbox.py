@@ -18,11 +18,13 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import CommonweightError
-from .environments import MAX_TEXT, Mixture, Task
+from .environments import MAX_TEXT, Task
 
 MAX_CODE = 1 << 20
 CALL_SECONDS = 5.0
@@ -71,11 +73,26 @@ for line in sys.stdin:
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What runs in the process, and what it may use: bytes of memory, open files, seconds to load."""
+
+    command: tuple[str, ...]
+    memory: int = MEMORY
+    files: int = 32
+    load_seconds: float = CALL_SECONDS
+
+
+OWN = Program(("-I", "-S", "-c", _CHILD))
+"""Runs an environment's source text, which is what it is told first."""
+
+
 class Sandbox:
     """One foreign environment; thread-safe, restarted when it dies."""
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, program: Program = OWN) -> None:
         self._code = code
+        self._program = program
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._started: list[subprocess.Popen[bytes]] = []
@@ -131,16 +148,16 @@ class Sandbox:
         self._stop()
         self._buffer = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _CHILD],
+            [sys.executable, *self._program.command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd="/",
             env={"PYTHONHASHSEED": "0"},
-            preexec_fn=_limit,  # noqa: PLW1509
+            preexec_fn=partial(_limit, self._program),  # noqa: PLW1509
         )
         self._started[:] = [self._process]
-        hello = self._exchange(self._code)
+        hello = self._exchange(self._code, self._program.load_seconds)
         if "error" in hello:
             raise CommonweightError(
                 "E1010", f"the environment does not load: {hello['error']}", "see docs/rl.md for an example"
@@ -152,14 +169,14 @@ class Sandbox:
         _end(self._started)
         self._process = None
 
-    def _exchange(self, question: Any) -> dict[str, Any]:
-        """One line there, one line back, within `CALL_SECONDS`."""
+    def _exchange(self, question: Any, seconds: float | None = None) -> dict[str, Any]:
+        """One line there, one line back, within ``seconds``, `CALL_SECONDS` if None."""
         assert self._process is not None
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()
-            answer = json.loads(self._line())
+            answer = json.loads(self._line(seconds or CALL_SECONDS))
         except (OSError, ValueError) as error:
             self._stop()
             raise CommonweightError("E1010", f"the environment's process is gone: {error}") from error
@@ -168,16 +185,16 @@ class Sandbox:
             raise CommonweightError("E1010", "the environment's process does not answer as agreed")
         return answer
 
-    def _line(self) -> bytes:
+    def _line(self, seconds: float) -> bytes:
         assert self._process is not None
         assert self._process.stdout is not None
-        pipe, deadline = self._process.stdout, time.monotonic() + CALL_SECONDS
+        pipe, deadline = self._process.stdout, time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
                 left = deadline - time.monotonic()
                 if left <= 0 or not selector.select(left):
-                    raise OSError(f"no answer within {CALL_SECONDS:g} s")
+                    raise OSError(f"no answer within {seconds:g} s")
                 piece = os.read(pipe.fileno(), 65_536)
                 if not piece:
                     raise OSError("it ended")
@@ -200,20 +217,20 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
                     pipe.close()
 
 
-def _limit() -> None:
+def _limit(program: Program) -> None:
     """In the child: memory, CPU time, no files, few descriptors."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (program.memory, program.memory))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (program.files, program.files))
 
 
-def sandboxed(code: str) -> Mixture:
-    """A publisher's own environment as a mixture of one. Raises E1010."""
+def sandboxed(code: str) -> Sandbox:
+    """A publisher's own environment. Raises E1010."""
     if len(code) > MAX_CODE:
         raise CommonweightError("E1010", f"an environment's code has at most {MAX_CODE} characters")
-    return Mixture((Sandbox(code),), (1,))
+    return Sandbox(code)
 
 
 def read_code(path: Path) -> str:

@@ -6,6 +6,7 @@ reinforcement learning has something to choose between.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..models.decoder import Architecture, Llama, hidden_states, output_matrix
 from .engine import RolloutEngine, Sampling
 from .environments import UNIT
 from .rollout import Episode, Scene, play
+from .trajectories import Trajectory
 
 EVALUATE_EVERY = 25
 HELD_OUT = 256
@@ -40,10 +42,23 @@ def held_out(scene: Scene, count: int) -> list[Episode]:
 
 def accuracy(arch: Architecture, flat: Tensor, scene: Scene, count: int = HELD_OUT) -> float:
     """Share of held-out tasks that the likeliest tokens solve entirely."""
+    return solved(scene, greedy(arch, flat, scene, count))["all"]
+
+
+def greedy(arch: Architecture, flat: Tensor, scene: Scene, count: int = HELD_OUT) -> list[Trajectory]:
+    """Held-out tasks answered with the likeliest tokens."""
     engine = RolloutEngine(Sampling(scene.tokens.stop, scene.max_new, 0.0))
     engine.load(0, Llama(arch, flat))
-    played = play(engine, scene, held_out(scene, count))
-    return sum(t.reward == UNIT for t in played) / count
+    return play(engine, scene, held_out(scene, count))
+
+
+def solved(scene: Scene, played: Sequence[Trajectory]) -> dict[str, float]:
+    """Share of solved ones of `held_out` tasks: of all, and of each environment that came up."""
+    marks: dict[str, list[bool]] = {"all": []}
+    for episode, row in zip(held_out(scene, len(played)), played, strict=True):
+        for name in ("all", scene.mixture.parts[episode.environment].name):
+            marks.setdefault(name, []).append(row.reward == UNIT)
+    return {name: sum(found) / len(found) for name, found in marks.items()}
 
 
 def warm_start(arch: Architecture, flat: Tensor, scene: Scene, start: StartSpec) -> tuple[Tensor, float]:

@@ -6,21 +6,19 @@ version's root proves the merge: a record that lies costs its reader some bytes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..collectives.codecs import codec
-from ..core import fixed, merkle
+from ..core import fixed
 from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import Lanes
 from .fetch import Fetched, Library
 from .merging import Part, Progress, merge_stored, require_version
+from .packing import pack_update, unpack_update, wire_size
 from .peer import PeerFault
 from .store import Store
 from .versions import KIND, Record, VersionBook, WirePart
-
-LANES = "lanes"
-"""In place of a codec's name: the wire bytes are the update's lanes themselves."""
 
 Say = Callable[[Progress], None]
 
@@ -44,16 +42,15 @@ class Upgrade:
 def publish_update(
     store: Store, lanes: Lanes, through: str, base: bytes, staleness: int = 0, published: bool = True
 ) -> WirePart:
-    """Encode an update and keep both forms; what is committed is what the wire bytes decode to.
+    """Quantise an update and keep both forms; what is committed is what the wire bytes decode to.
 
-    Raises `EncodingError` for lanes that the codec or an update cannot hold, E1501 for an unknown codec.
+    Raises `EncodingError` for lanes that the codec or an update cannot hold, E1518 for an unknown codec.
     """
-    coder = codec(through)
-    wire = coder.encode_lanes(lanes)
-    sent = coder.decode_lanes(wire, lanes.size)
-    fixed.decode_update(fixed.to_bytes(sent), sent.size)
-    update = store.put(fixed.to_bytes(sent), published)
-    return WirePart(update, store.put(wire, published), coder.name, base, staleness)
+    packed = pack_update(through, lanes)
+    fixed.decode_update(packed.lanes, lanes.size)
+    update = store.put(packed.lanes, published)
+    wire = store.put(packed.wire, published) if packed.wire else update
+    return WirePart(update, wire, through, base, staleness)
 
 
 def merge_version(
@@ -76,14 +73,51 @@ def merge_version(
     return record
 
 
-def delta_bytes(store: Store, record: Record) -> int:
-    """Bytes that the wire forms of a version's updates still take to come here."""
-    missing = [p for p in record.parts if not (store.has(p.wire) or store.has(p.update))]
-    return sum(_wire_size(part, record.count) for part in missing)
+def delta_bytes(store: Store, parts: Sequence[WirePart], count: int) -> int:
+    """Bytes that the wire forms of a version's updates still take to come here. Raises E1518 for unknown codecs."""
+    missing = [p for p in parts if not (store.has(p.wire) or store.has(p.update))]
+    return sum(wire_size(part.codec, count) for part in missing)
 
 
-def _wire_size(part: WirePart, count: int) -> int:
-    return 4 * fixed.padded(count) if part.codec == LANES else codec(part.codec).size(count)
+@contextlib.contextmanager
+def gathered(
+    library: Library, parts: Sequence[WirePart], count: int, result: Upgrade, or_lanes: bool = False
+) -> Iterator[None]:
+    """Within the block the lanes of all updates are in the store, each proven by its root.
+
+    What was decoded goes again afterwards: the wire form is a fraction of it, and is kept and served instead.
+    ``result`` counts the bytes. Raises as `Library.ensure`, and `EncodingError` for what is not the update; with
+    ``or_lanes`` the lanes themselves are fetched where the wire form is not to be had.
+    """
+    made: list[bytes] = []
+    try:
+        for part in parts:
+            here = library.store.has(part.update)
+            if here and part.codec != "none" and not library.store.served(part.update):
+                made.append(part.update)  # decoded by a merge that was killed
+            elif not here and _lanes_of(library, part, count, result, or_lanes):
+                made.append(part.update)
+        yield
+    finally:
+        for update in made:
+            library.store.remove(update)
+
+
+def _lanes_of(library: Library, part: WirePart, count: int, result: Upgrade, or_lanes: bool) -> bool:
+    """Have the lanes of an update here; True when they were decoded and not fetched."""
+    try:
+        size = wire_size(part.codec, count)
+        _count(result, library.ensure(part.wire, size))
+        if part.codec == "none":
+            return False
+        unpack_update(library.store, part.codec, library.store.get(part.wire, size), count, part.update)
+        return True
+    except CommonweightError as error:
+        if error.code == "E1404" or not or_lanes:
+            raise
+        result.problems.append(str(error))
+    _count(result, library.ensure(part.update, wire_size("none", count)))
+    return False
 
 
 def upgrade(
@@ -100,54 +134,40 @@ def upgrade(
     if _worth_it(store, record):
         try:
             result.via = "delta"
-            _by_updates(library, record, result, on_progress)
+            with gathered(library, record.parts, record.count, result):
+                _merge_to(store, record, on_progress)
             book.add(record)
             return result
         except CommonweightError as error:
             if error.code == "E1404":
                 raise
             result.problems.append(str(error))
-    result.via = "full"
-    _count(result, library.ensure(record.root, record.length))
+    whole(library, record.root, result)
     return result  # the version is proven, how it came about is not: such a record is not passed on
+
+
+def whole(library: Library, root: bytes, result: Upgrade) -> None:
+    """Get a version as it is. Raises as `Library.ensure`."""
+    result.root, result.via = root, "full"
+    _count(result, library.ensure(root, result.full))
 
 
 def _worth_it(store: Store, record: Record) -> bool:
     try:
-        return store.has(record.parent) and bool(record.parts) and delta_bytes(store, record) < record.length
+        cheaper = delta_bytes(store, record.parts, record.count) < record.length
+        return store.has(record.parent) and bool(record.parts) and cheaper
     except CommonweightError:
         return False  # a codec that this node does not know
 
 
-def _by_updates(library: Library, record: Record, result: Upgrade, on_progress: Say) -> None:
-    store, made = library.store, []
+def _merge_to(store: Store, record: Record, on_progress: Say) -> None:
+    parts = [Part(part.update, part.staleness) for part in record.parts]
+    root = merge_stored(store, record.parent, parts, record.count, record.rule, record.trim, on_progress)
     try:
-        for part in record.parts:
-            if part.codec == LANES:
-                _count(result, library.ensure(part.update, _wire_size(part, record.count)))
-            elif not store.has(part.update):
-                made.append(part.update)
-                _lanes_of(library, part, record.count, result)
-        parts = [Part(part.update, part.staleness) for part in record.parts]
-        root = merge_stored(store, record.parent, parts, record.count, record.rule, record.trim, on_progress)
-        try:
-            require_version(root, record.root)
-        except CommonweightError:
-            store.remove(root)
-            raise
-    finally:
-        for update in made:
-            store.remove(update)  # four bytes a lane: the wire form is kept and served instead
-
-
-def _lanes_of(library: Library, part: WirePart, count: int, result: Upgrade) -> None:
-    coder = codec(part.codec)
-    size = coder.size(count)
-    _count(result, library.ensure(part.wire, size))
-    lanes = fixed.to_bytes(coder.decode_lanes(library.store.get(part.wire, size), count))
-    if merkle.root(lanes) != part.update:
-        raise EncodingError(f"wire bytes {part.wire.hex()} are not update {part.update.hex()}")
-    library.store.put(lanes, published=False)
+        require_version(root, record.root)
+    except CommonweightError:
+        store.remove(root)
+        raise
 
 
 def _count(result: Upgrade, fetched: Fetched | None) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from .access import Buckets
 from .limits import Limits
 from .sending import SENDFILE
 
@@ -161,12 +162,14 @@ def _keep_unsent_small(transport: Any, size: int) -> None:
 class Gate:
     """ASGI wrapper: what is not a harmless request is answered, and its connection ended, before anything is read.
 
-    Only GET, without a body; where others may write, also signed POST and PUT with a body of known length.
+    Only GET, without a body; where others may write, also signed POST and PUT with a body of known length. What needs
+    no signature is metered per address of the network, what does per identity (see `access`).
     """
 
-    def __init__(self, app: Any, largest: int) -> None:
+    def __init__(self, app: Any, largest: int, limits: Limits) -> None:
         """``largest``: bytes of a body; 0 where nobody may write."""
         self._app, self._largest = app, largest
+        self._reads = Buckets(limits.reads_per_second, limits.reads_burst)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass a harmless request on."""
@@ -181,7 +184,10 @@ class Gate:
     def _refusal(self, scope: Any) -> int | None:
         length = body_length(scope)
         if scope["method"] == "GET":
-            return 413 if length else None
+            if length:
+                return 413
+            client = scope.get("client")
+            return None if self._reads.take(client[0] if client else "?") else 429
         if scope["method"] not in ("POST", "PUT") or not self._largest:
             return 405
         if length < 0:

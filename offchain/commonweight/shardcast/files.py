@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..core.errors import CommonweightError
+from ..core.errors import CommonweightError, EncodingError
 
 TORN_SECONDS = 3600.0
 _NAME = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -22,6 +22,13 @@ TORN = ".tmp-"
 def parse_name(name: str) -> bytes | None:
     """Root from exactly 64 lower-case hex digits, or None."""
     return bytes.fromhex(name) if _NAME.fullmatch(name) else None
+
+
+def named(folder: Path, root: bytes) -> Path:
+    """The file of an artifact in a folder. Raises `EncodingError` for what is no root."""
+    if len(root) != 32:
+        raise EncodingError(f"an artifact's name has 32 bytes, not {len(root)}")
+    return folder / root.hex()
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY) -> int:

@@ -66,6 +66,10 @@ class Limits:
     """Bytes per second below which a request's body is cut off."""
 
     # Signed requests and gossip
+    reads_per_second: float = 2000.0
+    """Requests of one address of the network that need no signature, per second; many nodes may share it."""
+    reads_burst: float = 8000.0
+    """The same, at once."""
     checks_per_second: float = 20.0
     """Signatures checked for one address of the network, per second."""
     checks_burst: float = 200.0

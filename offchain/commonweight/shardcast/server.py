@@ -11,14 +11,13 @@ the named shards that was given least so far, so that a lone origin does not sen
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import random
 import re
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -30,6 +29,7 @@ from .edge import Bounded, Crowd, Gate
 from .files import parse_name
 from .giving import Giving
 from .limits import LIMITS, Limits
+from .news import News
 from .sending import LoanResponse, Slots
 from .store import Loan, Store
 from .versions import VersionBook
@@ -56,7 +56,7 @@ def create_app(
     """The artifact service. Whatever is not served here, malformed names included, is 404."""
     app = FastAPI(title="Commonweight artifacts", docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False
-    app.add_middleware(Gate, largest=merkle.SHARD if inbox else 0)
+    app.add_middleware(Gate, largest=merkle.SHARD if inbox else 0, limits=limits)
     desk = Desk(store, limits)
 
     @app.get("/v1/health")
@@ -185,45 +185,6 @@ class Desk:
         if len(self._given) > self._limits.manifests:
             del self._given[next(iter(self._given))]
         return giving
-
-
-class News:
-    """Wakes requests that wait for more of an artifact. The store calls from any thread, requests wait in one loop."""
-
-    def __init__(self, store: Store, limits: Limits) -> None:
-        self._limits = limits
-        self._waiting: dict[bytes, set[asyncio.Event]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        store.listeners.append(self._tell)
-
-    @contextlib.asynccontextmanager
-    async def waiting(self, root: bytes) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        """From here on nothing is missed; what is yielded waits for a change, or for `Limits.poll_seconds`."""
-        self._loop = asyncio.get_running_loop()
-        event = asyncio.Event()
-        self._waiting.setdefault(root, set()).add(event)
-
-        async def changed() -> None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._limits.poll_seconds):
-                    await event.wait()
-                    await asyncio.sleep(self._limits.settle_seconds)
-
-        try:
-            yield changed
-        finally:
-            self._waiting[root].discard(event)
-            if not self._waiting[root]:
-                del self._waiting[root]
-
-    def _tell(self, root: bytes) -> None:
-        if self._loop is not None and root in self._waiting:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._wake, root)
-
-    def _wake(self, root: bytes) -> None:
-        for event in self._waiting.get(root, ()):
-            event.set()
 
 
 def _absent() -> Response:

@@ -23,10 +23,12 @@ from pathlib import Path
 
 from ..core import merkle
 from ..core.errors import CommonweightError, EncodingError
+from .eviction import Entry, victims
 from .files import (
     TORN,
     disk_errors,
     make_folder,
+    named,
     open_file,
     parse_name,
     read_at,
@@ -35,6 +37,7 @@ from .files import (
     write_at,
     write_atomic,
 )
+from .labels import Labels
 from .limits import LIMITS
 from .manifest import Manifest
 from .partial import Partial
@@ -49,13 +52,6 @@ PUBLIC, PRIVATE, PARTIAL, MANIFESTS, PINS, TASKS, CORRUPT = FOLDERS = (
     "tasks",
     "corrupt",
 )
-
-
-@dataclass(slots=True)
-class _Entry:
-    place: str
-    size: int
-    used: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,32 +70,44 @@ class Draft:
     handle: int
     keep: Callable[..., bytes]
 
+    def hashed(self) -> Manifest:
+        """The manifest of what was written."""
+        return _hashed(self.handle)
+
 
 class Store:
     """Content-addressed store, safe to use from several threads of one process."""
 
-    def __init__(self, folder: Path, quota: int = LIMITS.store_bytes, floor: int = LIMITS.free_bytes) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        quota: int = LIMITS.store_bytes,
+        floor: int = LIMITS.free_bytes,
+        task: int | None = None,
+    ) -> None:
         """Open or create the store. ``quota``: bytes it may hold; ``floor``: bytes to leave free on the disk.
 
-        Raises E1404 when the folder cannot be used.
+        ``task``: what is kept or read from now on belongs to it, see `assign`. Raises E1404 when the folder cannot be
+        used.
         """
-        self.folder, self.quota, self.floor = folder, quota, floor
+        self.folder, self.quota, self.floor, self.task = folder, quota, floor, task
         self._lock = threading.RLock()
-        self._kept: dict[bytes, _Entry] = {}
-        self._partial: dict[bytes, _Entry] = {}
+        self._kept: dict[bytes, Entry] = {}
+        self._partial: dict[bytes, Entry] = {}
         self._active: dict[bytes, list[Partial | None]] = {}
         self._manifests: dict[bytes, Manifest] = {}
         self._trust = Trust(LIMITS.trust_seconds)
         self.listeners: list[Callable[[bytes], None]] = []
         """Called with a root, from any thread, when there is more of it to serve."""
         self._reserved = 0
+        self.evicted = 0
+        """Bytes that had to make room since the store was opened."""
         for name in FOLDERS:
             make_folder(folder / name)
             sweep(folder / name)
         for place in (PRIVATE, PUBLIC, PARTIAL):
             self._scan(place)
-        self._tasks = _read_tasks(folder / TASKS)
-        self._pinned = {root for p in (folder / PINS).iterdir() if (root := parse_name(p.name)) is not None}
+        self._labels = Labels(folder / PINS, folder / TASKS)
 
     # -- whole artifacts -----------------------------------------------------------------------------------
 
@@ -121,7 +129,7 @@ class Store:
             place = PUBLIC if published else PRIVATE
             with disk_errors(self.folder):
                 write_atomic(self._path(place, root), data)
-            self._kept[root] = _Entry(place, len(data), time.time())
+            self._keep(root, place, len(data))
         self._cache(root, manifest)
         return root
 
@@ -166,10 +174,7 @@ class Store:
         """Hash what was written, unless that was done on the way, make it durable and give it its name."""
         with disk_errors(self.folder):
             os.fsync(handle)
-        if manifest is None:
-            length = os.fstat(handle).st_size
-            shards = (read_at(handle, merkle.SHARD, at) for at in range(0, length, merkle.SHARD))
-            manifest = Manifest(length, tuple(merkle.shard_hash(shard) for shard in shards))
+        manifest = manifest or _hashed(handle)
         self._trust.note(manifest.root, range(len(manifest.shards)), handle)
         return self._take_in(scratch, manifest, PUBLIC if published else PRIVATE)
 
@@ -182,7 +187,7 @@ class Store:
                 with disk_errors(self.folder):
                     os.replace(scratch, self._path(place, root))
                     sync_folder(self.folder / place)
-                self._kept[root] = _Entry(place, manifest.length, time.time())
+                self._keep(root, place, manifest.length)
             if place == PUBLIC:
                 self.publish(root)
         self._cache(root, manifest)
@@ -235,6 +240,12 @@ class Store:
                 raise _absent(root)
             return self._kept[root].size
 
+    @property
+    def held(self) -> int:
+        """Bytes of all artifacts and partial downloads."""
+        with self._lock:
+            return sum(e.size for table in (self._kept, self._partial) for e in table.values())
+
     def roots(self, published: bool = True) -> list[bytes]:
         """Names of the served (or of the unpublished) artifacts, sorted."""
         place = PUBLIC if published else PRIVATE
@@ -256,28 +267,33 @@ class Store:
                 self._partial.pop(root, None)
                 self._path(PARTIAL, root).unlink(missing_ok=True)
             self._path(MANIFESTS, root).unlink(missing_ok=True)
-            self._path(TASKS, root).unlink(missing_ok=True)
-            self._tasks.pop(root, None)
             self._manifests.pop(root, None)
-            self.unpin(root)
+            self._labels.forget(root)
 
     def pin(self, root: bytes) -> None:
         """Never evict this artifact, also after a restart, until `unpin`. Unpublished ones need no pin."""
-        with self._lock, disk_errors(self.folder):
-            write_atomic(self._path(PINS, root), b"")
-            self._pinned.add(root)
-
-    def assign(self, root: bytes, task: int) -> None:
-        """Say which task an artifact belongs to: when room is needed, the task used longest ago goes first."""
-        with self._lock, disk_errors(self.folder):
-            write_atomic(self._path(TASKS, root), str(task).encode(), durable=False)
-            self._tasks[root] = task
+        with self._lock:
+            self._labels.pin(root)
 
     def unpin(self, root: bytes) -> None:
         """Let this artifact be evicted again."""
         with self._lock:
-            self._path(PINS, root).unlink(missing_ok=True)
-            self._pinned.discard(root)
+            self._labels.unpin(root)
+
+    @property
+    def pinned(self) -> frozenset[bytes]:
+        """Artifacts that are not evicted."""
+        with self._lock:
+            return frozenset(self._labels.pinned)
+
+    def assign(self, root: bytes, task: int) -> None:
+        """Say which task an artifact belongs to: when room is needed, the task used longest ago goes first."""
+        with self._lock:
+            self._labels.assign(root, task)
+
+    def task_of(self, root: bytes) -> int | None:
+        """The task that an artifact was last assigned to."""
+        return self._labels.task_of.get(root)
 
     # -- shards --------------------------------------------------------------------------------------------
 
@@ -399,7 +415,7 @@ class Store:
                 path.unlink()
             if root not in self._partial:
                 self._make_room(manifest.length)
-            self._partial[root] = _Entry(PARTIAL, manifest.length, time.time())
+            self._partial[root] = Entry(PARTIAL, manifest.length, time.time())
             self._active.setdefault(root, []).append(None)  # holds the place while what is there is hashed
         try:
             self._cache(root, manifest)
@@ -431,7 +447,7 @@ class Store:
             os.replace(partial.path, self._path(PUBLIC, partial.root))
             sync_folder(self.folder / PUBLIC)
             self._partial.pop(partial.root, None)
-            self._kept[partial.root] = _Entry(PUBLIC, partial.manifest.length, time.time())
+            self._keep(partial.root, PUBLIC, partial.manifest.length)
 
     def _deactivate(self, root: bytes, partial: Partial | None) -> None:
         with self._lock:
@@ -447,9 +463,7 @@ class Store:
     # -- inside --------------------------------------------------------------------------------------------
 
     def _path(self, place: str, root: bytes) -> Path:
-        if len(root) != 32:
-            raise EncodingError(f"an artifact's name has 32 bytes, not {len(root)}")
-        return self.folder / place / root.hex()
+        return named(self.folder / place, root)
 
     def _scan(self, place: str) -> None:
         for path in (self.folder / place).iterdir():
@@ -457,7 +471,12 @@ class Store:
             if root is None or not stat.S_ISREG(info.st_mode):
                 continue  # not ours: never opened, never counted, never removed
             table = self._partial if place == PARTIAL else self._kept
-            table[root] = _Entry(place, info.st_size, max(info.st_atime, info.st_mtime))
+            table[root] = Entry(place, info.st_size, max(info.st_atime, info.st_mtime))
+
+    def _keep(self, root: bytes, place: str, size: int) -> None:
+        self._kept[root] = Entry(place, size, time.time())
+        if self.task is not None:
+            self.assign(root, self.task)
 
     def _present(self, root: bytes) -> bool:
         """True when the file is really there: a person may have deleted it."""
@@ -490,6 +509,8 @@ class Store:
     def _touch(self, root: bytes) -> None:
         entry = self._kept[root]
         entry.used = time.time()
+        if self.task is not None:
+            self.assign(root, self.task)
         path = self._path(entry.place, root)
         with contextlib.suppress(OSError):
             # the access time only: the modification time says whether a file is still the one that was hashed
@@ -542,55 +563,35 @@ class Store:
 
     def _make_room(self, size: int) -> None:
         """Evict what was used longest ago until ``size`` more bytes fit. Raises E1404 when they cannot."""
-        victims = sorted(self._evictable(), key=self._last_use())
-        used = sum(e.size for table in (self._kept, self._partial) for e in table.values()) + self._reserved
-        gain = sum(entry.size for _, entry in victims)
+        used = self.held + self._reserved
         with disk_errors(self.folder):
             free = shutil.disk_usage(self.folder).free - self._reserved
-            if used + size - gain > self.quota or free + gain < size + self.floor:
+            lacks = used + size - self.quota, size + self.floor - free
+            gone = victims(self._evictable(), self._kept, self._labels.task_of, *lacks)
+            if gone is None:
                 raise self._no_room(size)  # before anything is lost for nothing
-            for root, entry in victims:
-                if used + size <= self.quota and free >= size + self.floor:
-                    break
+            for root, entry in gone:
                 (self._partial if entry.place == PARTIAL else self._kept).pop(root)
                 self._path(entry.place, root).unlink(missing_ok=True)
                 self._path(MANIFESTS, root).unlink(missing_ok=True)
-                used, free = used - entry.size, free + entry.size
+                self._labels.forget(root)
+                self.evicted += entry.size
 
-    def _last_use(self) -> Callable[[tuple[bytes, _Entry]], tuple[float, float]]:
-        """Order of eviction: when anything of the same task was used last, then when this was."""
-        used: dict[int, float] = {}
-        for root, entry in self._kept.items():
-            if (task := self._tasks.get(root)) is not None:
-                used[task] = max(used.get(task, 0.0), entry.used)
-
-        def key(item: tuple[bytes, _Entry]) -> tuple[float, float]:
-            task = self._tasks.get(item[0])
-            return (item[1].used if task is None else used.get(task, item[1].used), item[1].used)
-
-        return key
-
-    def _evictable(self) -> Iterator[tuple[bytes, _Entry]]:
+    def _evictable(self) -> Iterator[tuple[bytes, Entry]]:
         yield from ((r, e) for r, e in self._partial.items() if r not in self._active)
-        yield from ((r, e) for r, e in self._kept.items() if e.place == PUBLIC and r not in self._pinned)
+        yield from (
+            (r, e) for r, e in self._kept.items() if e.place == PUBLIC and r not in self._labels.pinned
+        )
 
     def _no_room(self, size: int) -> CommonweightError:
         message = f"no room for {size} bytes in {self.folder}: quota {self.quota}, to stay free {self.floor}"
         return CommonweightError("E1404", message, "free some disk space, raise the quota or unpin artifacts")
 
 
-def _read_tasks(folder: Path) -> dict[bytes, int]:
-    found = {}
-    for path in folder.iterdir():
-        root = parse_name(path.name)
-        with contextlib.suppress(OSError, ValueError):
-            if root is not None:
-                handle = open_file(path)
-                try:
-                    found[root] = int(read_at(handle, 20, 0))
-                finally:
-                    os.close(handle)
-    return found
+def _hashed(handle: int) -> Manifest:
+    length = os.fstat(handle).st_size
+    shards = (read_at(handle, merkle.SHARD, at) for at in range(0, length, merkle.SHARD))
+    return Manifest(length, tuple(merkle.shard_hash(shard) for shard in shards))
 
 
 def too_long(root: bytes, length: int, limit: int) -> CommonweightError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,15 +161,19 @@ class VersionBook:
 
     def retain(self, store: Store, window: int) -> list[bytes]:
         """Pin the last ``window`` versions of each task's lines and release older ones; returns the pinned."""
-        keep = {
-            r.root for head in self.heads() for _, r in zip(range(window), self.line(head.root), strict=False)
-        }
-        for record in self.all():
-            if record.root in keep and store.has(record.root):
-                store.pin(record.root)
-            else:
-                store.unpin(record.root)
+        lines = [[r.root for r in self.line(head.root)] for head in self.heads()]
+        keep = {root for line in lines for root in line[:window]}
+        retain(store, [r.root for r in self.all()], keep)
         return sorted(keep)
+
+
+def retain(store: Store, versions: Iterable[bytes], keep: Container[bytes]) -> None:
+    """Of these versions, pin those in ``keep`` that are here and release the others."""
+    for root in versions:
+        if root in keep and store.has(root):
+            store.pin(root)
+        elif root in store.pinned:
+            store.unpin(root)
 
 
 def initial(root: bytes, count: int, task: int, rule: MergeSpec, tensors: Sequence[Tensor] = ()) -> Record:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from ..collectives.cell import Cell
 from ..core.fixed import ModelVersion
 from ..core.spec import Spec, TaskFile
 from ..core.verdict import Verdict
@@ -29,12 +30,36 @@ class TrainFunction(Protocol):
     ) -> Product: ...
 
 
+class ShareFunction(Protocol):
+    """Train one lease with the machines of a cell and commit to it."""
+
+    def __call__(
+        self,
+        spec: Spec,
+        data: bytes,
+        base: ModelVersion,
+        lease: Lease,
+        *,
+        blinding: bytes,
+        checkpoint: Checkpoint | None = None,
+        cell: Cell,
+    ) -> Product: ...
+
+
+CheckFunction = Callable[[Spec, bytes, ModelVersion, Lease, bytes, Iterable[int], Fetch], Verdict]
+"""Spec, data, base, lease, work root, drawn segments, fetch: a seat's verdict on a work."""
+
+
 class TaskKind(Protocol):
     """What is trained, and how anybody checks that it was. Pure but for ``checkpoint`` and ``fetch``."""
 
     @property
     def train(self) -> TrainFunction:
         """The honest trainer."""
+
+    @property
+    def share(self) -> ShareFunction | None:
+        """The honest trainer with the machines of a cell; None where one machine has to do a lease alone."""
 
     @property
     def cheats(self) -> Mapping[str, TrainFunction]:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
+import numpy.typing as npt
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .. import toploc
-from ..core import fixed, merkle
+from ..core import merkle
 from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import ModelVersion
 from ..core.spec import Spec
@@ -28,9 +30,11 @@ from ..toploc import steps
 from ..toploc.steps import SKETCH_BYTES, Sketch
 from .base import Fetch
 from .lease import Lease, batches_hash, segment_batches, tokens_hash
-from .opening import Case, Fault, Opened, check_chain, open_work, require
+from .opening import Case, Fault, Opened, check_chain, check_mix, open_work, require
 from .pretrain import plain, require_trainable, run, sketch_segment, start_state
+from .updates import Update
 
+Weights = npt.NDArray[np.float32]
 NOT_SERVED = "E1502"
 SAME_SKETCH = 1e-4
 """Distance of two sketches of the very same state: float32 sums in another order."""
@@ -61,14 +65,18 @@ def check(
         if not drawn or len(set(drawn)) != len(drawn) or not set(drawn) <= set(range(spec.training.segments)):
             raise CommonweightError("E1605", f"{drawn} are no segments to draw of {spec.training.segments}")
         opened = open_work(case)
+        check_mix(case, opened)
         for index in range(len(opened.steps)):
             check_chain(case, opened, index)
         proofs = {}
         for index in drawn:
             check_data(case, opened, index)
             proofs[index] = read_proofs(case, opened, index)
-        end = check_update(case, opened)
-        sketches = check_sketches(case, opened, end)
+        ends = end_states(case, opened)
+        update = update_of(case, opened, ends)
+        update.check_lanes()
+        update.check_names()
+        sketches = check_sketches(case, opened, ends)
         for index in drawn:
             result = replay(case, opened, index, sketches[index])
             check_activations(case, index, result, proofs[index])
@@ -90,13 +98,17 @@ def judge_leaf(
         if leaf >= WITHHELD - 1:
             check_available(case, opened)
         elif tree == TREE_HEADER:
-            check_sketches(case, opened, end_state(case, opened))
+            ends = end_states(case, opened)
+            check_sketches(case, opened, ends)
+            update_of(case, opened, ends).check_names()
         elif tree == TREE_UPDATE:
-            check_update(case, opened, leaf)
+            update_of(case, opened, end_states(case, opened)).check_lanes(leaf)
         elif tree == TREE_STEPS and leaf < spec.training.segments:
             check_chain(case, opened, leaf)
             check_data(case, opened, leaf)
             replay(case, opened, leaf, read_sketches(case, opened)[leaf])
+        elif tree == TREE_STEPS and leaf == spec.training.segments:
+            check_mix(case, opened)
         elif tree == TREE_TRAJECTORIES and leaf < spec.training.segments:
             proofs = read_proofs(case, opened, leaf)
             check_activations(case, leaf, rerun(case, opened, leaf)[1], proofs)
@@ -132,28 +144,17 @@ def _state(case: Case, root: bytes, tree: int, leaf: int) -> TrainState:
         raise Fault(tree, leaf, f"malformed state: {error.message}") from error
 
 
-def end_state(case: Case, opened: Opened) -> TrainState:
-    """The state behind the last segment, as committed."""
-    return _state(case, opened.steps[-1].post, TREE_STEPS, len(opened.steps) - 1)
+def end_states(case: Case, opened: Opened) -> Weights:
+    """The weights behind the last segment of each machine's share, as committed: float32 ``(machines, n)``."""
+    last = [share[-1] for share in opened.shares]
+    return np.stack([_state(case, opened.steps[i].post, TREE_STEPS, i).theta.numpy() for i in last])
 
 
-def check_update(case: Case, opened: Opened, only: int | None = None) -> TrainState:
-    """The update is exactly the quantised difference of base and end state (in leaf ``only``, if given)."""
-    count = parameter_count(case.spec.model)
-    end = end_state(case, opened)
-    try:
-        update = fixed.decode_update(
-            case.read(opened.header.update_root, 4 * fixed.padded(count), TREE_UPDATE, 0), count
-        )
-        right = fixed.make_update(case.base.weights, end.theta.numpy(), case.spec.merge)
-    except EncodingError as error:
-        raise Fault(TREE_UPDATE, 0, f"malformed update: {error.message}") from error
-    wrong = (update != right).nonzero()[0] // fixed.LANES_PER_LEAF
-    if wrong.size and (only is None or only in wrong):
-        leaf = int(wrong[0]) if only is None else only
-        raise Fault(TREE_UPDATE, leaf, "the update is not the one of the end state")
-    case.evidence["update_lanes"] += count
-    return end
+def update_of(case: Case, opened: Opened, ends: Weights) -> Update:
+    """The committed update beside the one that the end state gives, or the mean of the ends of a cell's machines."""
+    if len(ends) > 1:
+        case.evidence["cell_members"] += len(ends)
+    return Update.of(case, opened.header, opened.meta, ends)
 
 
 def read_sketches(case: Case, opened: Opened) -> list[Sketch]:
@@ -167,11 +168,12 @@ def read_sketches(case: Case, opened: Opened) -> list[Sketch]:
         raise Fault(TREE_HEADER, 0, f"malformed sketches: {error.message}") from error
 
 
-def check_sketches(case: Case, opened: Opened, end: TrainState) -> list[Sketch]:
-    """The segments' sketches add up to the way from the base version to the end state."""
+def check_sketches(case: Case, opened: Opened, ends: Weights) -> list[Sketch]:
+    """The segments' sketches add up to the way from the base version to the end state, or of a cell's machines'."""
     sketches = read_sketches(case, opened)
     start = start_state(case.spec, case.base).theta.numpy()
-    ok = steps.adds_up(sketches, start, end.theta.numpy(), case.lease.seed)
+    reached = np.sum(ends, axis=0, dtype=np.float64) - (len(ends) - 1) * start.astype(np.float64)
+    ok = steps.adds_up(sketches, start, reached.astype(np.float32), case.lease.seed)
     require(ok, "the segments' sketches do not add up to the work")
     case.evidence["sketches"] += len(sketches)
     return sketches
@@ -192,45 +194,56 @@ def replay(case: Case, opened: Opened, index: int, claimed: Sketch) -> SegmentRe
     """
     leaf = opened.steps[index]
     before, result = rerun(case, opened, index)
-    own = Sketch.decode(sketch_segment(case.lease, before, result.state))
-    apart = steps.distance(claimed, own)
-    case.measure("step_distance", apart)
     if opened.exact:
+        apart = _from_sketch(case, before, result.state, claimed)
+        case.measure("step_distance", apart)
         if result.state.root != leaf.post:
             raise Fault(TREE_STEPS, index, "replaying the segment gives another state")
         if result.loss != leaf.loss:
             raise Fault(TREE_STEPS, index, f"the segment's loss is {result.loss:.6f}, not {leaf.loss:.6f}")
-        if apart > SAME_SKETCH:
-            raise Fault(TREE_STEPS, index, "the segment's sketch is not the one of its states")
+        _require_sketch(index, apart)
     else:
-        _compare(case, opened, index, before, result, apart)
+        _compare(case, opened, index, before, result, claimed)
     case.evidence["segments"] += 1
     return result
 
 
+def _from_sketch(case: Case, before: TrainState, after: TrainState, claimed: Sketch) -> float:
+    """How far the committed sketch is from the one of these states."""
+    return steps.distance(claimed, Sketch.decode(sketch_segment(case.lease, before, after)))
+
+
+def _require_sketch(index: int, apart: float) -> None:
+    if apart > SAME_SKETCH:
+        raise Fault(TREE_STEPS, index, "the segment's sketch is not the one of its states")
+
+
 def _compare(
-    case: Case, opened: Opened, index: int, before: TrainState, result: SegmentResult, apart: float
+    case: Case, opened: Opened, index: int, before: TrainState, result: SegmentResult, claimed: Sketch
 ) -> None:
-    """Across profiles: the sketch's distance, the loss, and every chunk of the end state."""
-    tolerance, leaf = _bound(case, index, before, result), opened.steps[index]
+    """Across profiles: how far the end states are apart, the loss, and every chunk of the end state."""
+    tolerance = _bound(case, index, opened.place(index), before, result)
+    leaf = opened.steps[index]
+    post = _state(case, leaf.post, TREE_STEPS, index)
+    _require_sketch(index, _from_sketch(case, before, post, claimed))
+    theta = before.theta.numpy()
+    apart = steps.true_distance(theta, plain(post), plain(result.state))
+    case.measure("step_distance", apart)
     if apart > tolerance:
-        reason = f"replaying ends {apart:.3g} from the segment's sketch, {tolerance:g} is tolerated"
+        reason = f"replaying ends {apart:.3g} from the segment's end state, {tolerance:g} is tolerated"
         raise Fault(TREE_STEPS, index, reason)
     if abs(result.loss - leaf.loss) > 10 * tolerance * max(1.0, abs(result.loss)):
         raise Fault(TREE_STEPS, index, f"the segment's loss is {result.loss:.6f}, not {leaf.loss:.6f}")
-    post = _state(case, leaf.post, TREE_STEPS, index)
-    theta = before.theta.numpy()
     bounds = steps.chunk_bounds(theta, plain(result.state), tolerance)
     replayed = result.state.encode()
     leaves = range(merkle.leaf_count(len(replayed)))
     bad = steps.bad_chunk(post.encode(), replayed, leaves, bounds)
     if bad is not None:
         raise Fault(TREE_STEPS, index, f"chunk {bad} of the end state is not where replaying ends")
-    case.measure("state_distance", steps.true_distance(theta, plain(post), plain(result.state)))
     case.evidence["state_chunks"] += len(leaves)
 
 
-def _bound(case: Case, index: int, before: TrainState, result: SegmentResult) -> float:
+def _bound(case: Case, index: int, place: int, before: TrainState, result: SegmentResult) -> float:
     """What is tolerated of this very segment: little where our own roundings agree, at most the spec's tolerance.
 
     Raises E1609 where two roundings on this machine already differ by more than the tolerance tells apart.
@@ -238,9 +251,8 @@ def _bound(case: Case, index: int, before: TrainState, result: SegmentResult) ->
     limit = case.spec.verification.tolerance
     batches = segment_batches(case.spec, case.data, case.lease.seed, index)
     with sdpa_kernel(SDPBackend.MATH):
-        other = run(case.spec, before, batches, index).state
-    own, rounded = (Sketch.decode(sketch_segment(case.lease, before, s)) for s in (result.state, other))
-    spread = steps.distance(rounded, own)
+        other = run(case.spec, before, batches, place).state
+    spread = steps.true_distance(before.theta.numpy(), plain(other), plain(result.state))
     case.measure("own_spread", spread)
     if 1.5 * spread > limit:
         raise CommonweightError(
@@ -255,12 +267,13 @@ def rerun(case: Case, opened: Opened, index: int) -> tuple[TrainState, SegmentRe
     """Compute one segment from the committed pre-state on the lease's data, whatever the trainer claims of it."""
     spec = case.spec
     batches = segment_batches(spec, case.data, case.lease.seed, index)
-    if index == 0:
+    place = opened.place(index)
+    if place == 0:
         state = start_state(spec, case.base)
     else:
         state = _state(case, opened.steps[index].pre, TREE_STEPS, index)
     case.evidence["steps"] += len(batches)
-    return state, run(spec, state, batches, index)
+    return state, run(spec, state, batches, place)
 
 
 def read_proofs(case: Case, opened: Opened, index: int) -> toploc.Proofs:
@@ -295,7 +308,7 @@ def check_activations(case: Case, index: int, result: SegmentResult, proofs: top
 
 def check_available(case: Case, opened: Opened) -> None:
     """Every artifact that the work names can be fetched."""
-    check_update(case, opened)
+    update_of(case, opened, end_states(case, opened)).check_lanes()
     read_sketches(case, opened)
     v, context = case.spec.verification, case.spec.model.context
     chunks = toploc.chunk_count(case.spec.training.batch * context, v.chunk)

@@ -39,4 +39,4 @@ def decoy_of(product: Product, secret: bytes) -> Product:
     packed = pack(leaves)
     header = replace(header, trajectory_root=merkle.root(packed))
     artifacts |= {header.trajectory_root: packed, header.root: header.encode()}
-    return Product(header, artifacts, product.loss, product.cheated)
+    return replace(product, header=header, artifacts=artifacts)

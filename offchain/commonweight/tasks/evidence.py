@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..core import codec, fixed
+from ..core import codec, fixed, merkle
 from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import ModelVersion
 from ..core.spec import Spec
 from ..core.verdict import MAX_REASON, Count, Evidence, Measure, Verdict
-from ..core.works import Header, Meta
-from .base import Fetch
+from ..core.works import META_BYTES, Header, Meta
+from .base import CheckFunction, Fetch
 from .kinds import parameters, task_kind
 from .lease import Lease
 
 MAX_SPEC = 64 * 1024
-MAX_META = 4096
 
 
 def write(lease: Lease, spec: bytes, work: bytes, segments: Sequence[int], verdict: Verdict) -> Evidence:
@@ -38,36 +37,80 @@ def write(lease: Lease, spec: bytes, work: bytes, segments: Sequence[int], verdi
         leaf=verdict.leaf,
         counts=tuple(Count(name, value) for name, value in verdict.evidence),
         measures=tuple(Measure(name, float(value)) for name, value in verdict.measures),
+        mix=lease.mix.hex(),
+        rollout=lease.rollout,
+        sources=lease.sources,
+        previous=lease.previous,
     )
 
 
 def lease_of(evidence: Evidence) -> Lease:
     """The lease that a record speaks of."""
     e = evidence
-    return Lease(e.chain_id, e.tasks, e.task, e.round, e.slot, e.trainer, e.base, e.seed)
+    try:
+        mix = bytes.fromhex(e.mix)
+    except ValueError as error:
+        raise EncodingError("the mixing step of a record is not hexadecimal") from error
+    return Lease(
+        e.chain_id,
+        e.tasks,
+        e.task,
+        e.round,
+        e.slot,
+        e.trainer,
+        e.base,
+        e.seed,
+        mix=mix,
+        rollout=e.rollout,
+        sources=e.sources,
+        previous=e.previous,
+    )
 
 
 def claimed_lease(work: bytes, fetch: Fetch) -> tuple[Lease, bytes]:
     """Lease and spec root that a work itself claims to belong to. Raises `EncodingError`, or as ``fetch`` does."""
     header = Header.decode(fetch(work, 1024))
-    meta = codec.decode(Meta, fetch(header.meta_root, MAX_META))
+    meta = codec.decode(Meta, fetch(header.meta_root, META_BYTES))
+    mix = b""
+    if header.step_count == header.trajectory_count + 1:
+        mix = fetch(header.step_root, header.step_count * merkle.LEAF)[-merkle.LEAF :]
     lease = Lease(
-        meta.chain_id, meta.tasks, meta.task, meta.round, meta.slot, meta.trainer, meta.base, meta.seed
+        meta.chain_id,
+        meta.tasks,
+        meta.task,
+        meta.round,
+        meta.slot,
+        meta.trainer,
+        meta.base,
+        meta.seed,
+        mix=mix,
+        rollout=header.update_length == 0,
+        sources=meta.sources,
+        previous=meta.previous,
     )
     return lease, meta.spec
 
 
 def repeat(
-    lease: Lease, spec_root: bytes, work: bytes, segments: Sequence[int] | None, fetch: Fetch
+    lease: Lease,
+    spec_root: bytes,
+    work: bytes,
+    segments: Sequence[int] | None,
+    fetch: Fetch,
+    check: CheckFunction | None = None,
 ) -> Evidence:
-    """Check a work from artifacts alone; ``segments`` None means all of them. Raises as ``fetch`` does."""
+    """Check a work from artifacts alone; ``segments`` None means all of them. Raises as ``fetch`` does.
+
+    ``check`` is how to ask the question, `TaskKind.check` itself if absent: `isolation.Checker.check` asks it in a
+    child process.
+    """
     spec = Spec.decode(fetch(spec_root, MAX_SPEC))
     data = fetch(spec.data_root, spec.data_length)
     count = parameters(spec)
     base = ModelVersion.decode(fetch(lease.base, 8 * fixed.padded(count)), count)
     kind = task_kind(spec.kind)
     drawn = tuple(range(kind.units(spec))) if segments is None else tuple(segments)
-    verdict = kind.check(spec, data, base, lease, work, drawn, fetch)
+    verdict = (check or kind.check)(spec, data, base, lease, work, drawn, fetch)
     return write(lease, spec_root, work, drawn, verdict)
 
 

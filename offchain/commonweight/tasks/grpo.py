@@ -2,7 +2,8 @@
 
 A lease is a chain of segments. Segment j plays prompts that the lease's seed names with the policy of ``lag`` segments
 before, and learns from all of these trajectories in their order; the next segment starts where it ended. Nothing is
-left for a trainer to choose: prompts, noise, policy version, order and advantages are functions of the lease.
+left for a trainer to choose: prompts, noise, policy version, order and advantages are functions of the lease. A
+rollout lease is the same without the learning: the base version plays all its segments, which end where they began.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ from ..models import initial_parameters, numeric_profile, pin, require_profile
 from ..models.decoder import Architecture, Llama, parameter_count
 from ..rl.adapters import Trainable, trainable, trainable_count
 from ..rl.engine import Proving, RolloutEngine, Sampling
-from ..rl.learner import Learned, learn
+from ..rl.environments import OWN, pinned
+from ..rl.learner import Learned, StepStats, learn, minibatches
 from ..rl.rollout import Scene, episodes, play
 from ..rl.trajectories import Columns, Trajectory
 from ..rl.warmup import accuracy, warm_start
-from .lease import STEP_LEAF_BYTES, Checkpoint, Lease, Product, assemble_leaves
+from . import rl_sources
+from .lease import NO_UPDATE, STEP_LEAF_BYTES, Checkpoint, Lease, Product, assemble_leaves, make_update
 from .rl_bundle import Bundle, scene
+from .rl_sources import rows_per_segment
 
 PROBE_BATCH = 4
 SLOTS = 1024
@@ -58,12 +62,20 @@ def load_data(task: TaskFile, folder: Path) -> bytes:
         from ..models.folder import read_tokenizer
 
         tokenizer, stop = read_tokenizer(folder / task.start.folder)
-        return Bundle(task.data.source, tokenizer=tokenizer, stop=stop).encode()
-    if task.data.source.endswith(".py"):
-        from ..rl.sandbox import read_code
+        return replace(_environments(task.data.source, folder), tokenizer=tokenizer, stop=stop).encode()
+    return _environments(task.data.source, folder).encode()
 
-        return Bundle("", code=read_code(folder / task.data.source)).encode()
-    return Bundle(task.data.source).encode()
+
+def _environments(source: str, folder: Path) -> Bundle:
+    """The bundle of a mixture in which one may be a Python file of the publisher's own."""
+    from ..rl.sandbox import read_code
+
+    files = [i.split("*")[0].strip() for i in source.split(",") if i.split("*")[0].strip().endswith(".py")]
+    if not files:
+        return Bundle(pinned(source))
+    if len(files) > 1:
+        raise CommonweightError("E1007", f"{' and '.join(files)}: one environment of your own fits in a task")
+    return Bundle(pinned(source.replace(files[0], OWN)), code=read_code(folder / files[0]))
 
 
 def initial_version(task: TaskFile, folder: Path) -> ModelVersion:
@@ -128,19 +140,19 @@ def evaluate(spec: Spec, data: bytes, version: ModelVersion) -> float:
 
 def groups_of(spec: Spec, index: int) -> range:
     """Prompts of a segment, numbered through the lease."""
-    count = spec.training.segment * spec.training.batch // spec.rl.group
+    count = rows_per_segment(spec) // spec.rl.group
     return range(index * count, (index + 1) * count)
 
 
 def rows_of(spec: Spec, index: int) -> range:
     """Trajectory leaves of a segment."""
-    count = spec.training.segment * spec.training.batch
+    count = rows_per_segment(spec)
     return range(index * count, (index + 1) * count)
 
 
 def blocks(spec: Spec) -> int:
     """Pieces that a segment's rollouts are drawn in."""
-    return -(-spec.training.segment * spec.training.batch // spec.rl.block)
+    return -(-rows_per_segment(spec) // spec.rl.block)
 
 
 def units(spec: Spec) -> int:
@@ -148,29 +160,29 @@ def units(spec: Spec) -> int:
     return spec.training.segments * (1 + blocks(spec))
 
 
-def unit(spec: Spec, number: int) -> tuple[int, range | None]:
-    """(segment, rows of the block within it) of a unit; None instead of rows for the learning."""
+def unit(spec: Spec, number: int, rollout: bool = False) -> tuple[int, range | None]:
+    """(segment, rows of the block within it) of a unit; None instead of rows for the learning.
+
+    A rollout lease has nothing to learn: where another one's learning would be drawn, it is a block of its rollouts.
+    """
     if number < spec.training.segments:
-        return number, None
-    index, block = divmod(number - spec.training.segments, blocks(spec))
-    size = spec.training.segment * spec.training.batch
-    return index, range(block * spec.rl.block, min(size, (block + 1) * spec.rl.block))
+        if not rollout:
+            return number, None
+        index, block = number, number % blocks(spec)
+    else:
+        index, block = divmod(number - spec.training.segments, blocks(spec))
+    return index, range(block * spec.rl.block, min(rows_per_segment(spec), (block + 1) * spec.rl.block))
 
 
-def behaviour(spec: Spec, index: int) -> int:
+def behaviour(spec: Spec, lease: Lease, index: int) -> int:
     """The policy that plays segment ``index``: the state after so many segments of the lease, 0 for the base."""
-    return max(0, index - spec.rl.lag)
+    return 0 if lease.rollout else max(0, index - spec.rl.lag)
 
 
-def split(spec: Spec, rows: Sequence[Trajectory]) -> list[Sequence[Trajectory]]:
-    """Trajectories of a segment as the minibatches of its steps."""
-    size = spec.training.batch
-    return [rows[at : at + size] for at in range(0, len(rows), size)]
-
-
-def consumed(rows: Sequence[Trajectory]) -> bytes:
-    """What a step leaf says of its segment's data: exactly these trajectories, in this order."""
-    return tagged("consumed", *(row.digest() for row in rows))
+def consumed(rows: Sequence[Trajectory], sources: dict[bytes, list[Trajectory]]) -> bytes:
+    """What a step leaf says of its segment's data: exactly these trajectories, and those of the sources, in order."""
+    named = [tagged("source", root, *(row.digest() for row in part)) for root, part in sources.items()]
+    return tagged("consumed", *(row.digest() for row in rows), *named)
 
 
 def leaves(first: int, rows: Sequence[Trajectory], columns: bytes) -> list[TrajectoryLeaf]:
@@ -192,7 +204,7 @@ class Setting:
 
     @staticmethod
     def of(spec: Spec, data: bytes, base: ModelVersion, lease: Lease) -> Setting:
-        """Derived by everybody alike from the lease."""
+        """Derived by everybody alike from the lease, whose sources are gathered."""
         arch = architecture(spec)
         flat = torch.from_numpy(fixed.dequantise_weights(base.weights, spec.merge.weight_bits))
         part = trainable(arch, flat, spec.rl.lora_rank)
@@ -204,10 +216,20 @@ class Setting:
         with torch.no_grad():
             return Llama(self.arch, self.trainable.full(vector))
 
+    def sources(self, index: int) -> dict[bytes, list[Trajectory]]:
+        """What other leases give to segment ``index``, by the roots of their works."""
+        return dict(zip(self.lease.sources, rl_sources.of_segment(self.spec, self.lease, index), strict=True))
+
+    def consumed(self, index: int, rows: Sequence[Trajectory]) -> bytes:
+        """What the step leaf of segment ``index`` has to say of its data."""
+        return consumed(rows, self.sources(index))
+
     def learn(self, index: int, state: TrainState, rows: Sequence[Trajectory]) -> Learned:
-        """Segment ``index`` from ``state``."""
+        """Segment ``index`` from ``state``; a rollout lease learns nothing."""
         spec = self.spec
-        batches = split(spec, rows)
+        if self.lease.rollout:
+            return Learned(state, 0.0, ())
+        batches = minibatches(spec.training, spec.rl, [rows, *self.sources(index).values()])
         first = index * spec.training.segment
         return learn(self.arch, self.trainable, spec.training, spec.rl, state, batches, first)
 
@@ -220,20 +242,21 @@ class Training:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.states: list[TrainState] = [setting.start]
+        self.stats: list[StepStats] = []
         v = setting.spec.verification
         rule = Sampling(setting.scene.tokens.stop, setting.spec.rl.max_new, setting.spec.rl.temperature)
         self.engine = RolloutEngine(rule, SLOTS, Proving(v.topk, v.chunk))
 
     def played_by(self, index: int) -> Tensor:
         """Optimised vector of the policy that plays a segment."""
-        return self.states[behaviour(self.setting.spec, index)].theta
+        return self.states[behaviour(self.setting.spec, self.setting.lease, index)].theta
 
     def rollouts(self, index: int) -> list[Trajectory]:
         """The segment's trajectories."""
         setting = self.setting
         self.engine.load(self.engine.version + 1, setting.policy(self.played_by(index)))
         todo = episodes(setting.scene, setting.lease.seed, groups_of(setting.spec, index))
-        version = behaviour(setting.spec, index)
+        version = behaviour(setting.spec, setting.lease, index)
         return [replace(row, version=version) for row in play(self.engine, setting.scene, todo)]
 
     def claimed(self, index: int, rows: list[Trajectory]) -> list[Trajectory]:
@@ -244,18 +267,25 @@ class Training:
         """What the segment really learns from."""
         return rows
 
+    def learn(self, index: int, before: TrainState, rows: Sequence[Trajectory]) -> Learned:
+        """The segment's learning."""
+        return self.setting.learn(index, before, rows)
+
     def segment(self, index: int) -> tuple[StepLeaf, bytes, bytes]:
         """(step leaf, columns, encoded state) of one segment. Raises E1604 when training diverges."""
         before = self.states[-1]
         rows = self.claimed(index, self.rollouts(index))
-        learned = self.setting.learn(index, before, self.taught(index, rows))
+        learned = self.learn(index, before, self.taught(index, rows))
         if not learned.finite:
             raise CommonweightError(
                 "E1604", "training diverged: weights are not finite", "the task needs a lower training.lr"
             )
         self.states.append(learned.state)
+        self.stats += learned.steps
         encoded = learned.state.encode()
-        step = StepLeaf(index, before.root, merkle.root(encoded), consumed(rows), learned.loss)
+        step = StepLeaf(
+            index, before.root, merkle.root(encoded), self.setting.consumed(index, rows), learned.loss
+        )
         return step, Columns.of(rows).encode(), encoded
 
 
@@ -306,14 +336,33 @@ def finish(
     trajectories: list[TrajectoryLeaf] = []
     for _, columns, _ in done:
         trajectories += leaves(len(trajectories), Columns.decode(columns).rows(), columns)
-    with torch.no_grad():
-        end = setting.trainable.full(run_.states[-1].theta)
-    update = fixed.to_bytes(fixed.make_update(base.weights, end.numpy(), spec.merge))
-    named = {merkle.root(piece): piece for _, *pieces in done for piece in pieces}
+    named = {merkle.root(columns): columns for _, columns, _ in done}
+    update = NO_UPDATE
+    if not setting.lease.rollout:
+        with torch.no_grad():
+            end = setting.trainable.full(run_.states[-1].theta)
+        update = make_update(spec, base, end.numpy(), setting.lease)
+        named |= {merkle.root(state): state for _, _, state in done}
     steps = [step for step, _, _ in done]
-    return assemble_leaves(
+    product = assemble_leaves(
         spec, setting.lease, steps, trajectories, named, update, blinding, type(run_).cheats
     )
+    return replace(product, notes=notes(run_.stats))
+
+
+def notes(stats: Sequence[StepStats]) -> dict[str, float]:
+    """What the steps of this process saw: rewards, importance ratios, and how many trajectories taught something."""
+    if not stats:
+        return {}
+    mean = {
+        name: sum(getattr(s, name) for s in stats) / len(stats)
+        for name in ("reward", "kl", "masked", "clipped")
+    }
+    return {
+        **{name: round(value, 5) for name, value in mean.items()},
+        "ratio_max": round(max(s.ratio_max for s in stats), 4),
+        "taught": sum(s.used for s in stats),
+    }
 
 
 def _resume(run_: Training, checkpoint: Checkpoint | None) -> list[tuple[StepLeaf, bytes, bytes]]:
@@ -332,7 +381,7 @@ def _resume(run_: Training, checkpoint: Checkpoint | None) -> list[tuple[StepLea
             break
         todo = episodes(setting.scene, setting.lease.seed, groups_of(setting.spec, step.index))
         rows = columns.rows()
-        if step.batch != consumed(rows) or [r.key for r in rows] != [e.key for e in todo]:
+        if step.batch != setting.consumed(step.index, rows) or [r.key for r in rows] != [e.key for e in todo]:
             break
         run_.states.append(state)
         done.append((step, record[STEP_LEAF_BYTES:], encoded))

@@ -9,6 +9,7 @@ class Grpo:
     """Reinforcement learning from rollouts that others can replay."""
 
     train = staticmethod(grpo.train)
+    share = None
     cheats = rl_cheats.CHEATS
     parameters = staticmethod(grpo.parameters)
     units = staticmethod(grpo.units)

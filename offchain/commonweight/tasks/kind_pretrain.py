@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from ..collectives.cell import Work
 from ..core.fixed import ModelVersion
 from ..core.spec import Spec, TaskFile
-from . import cheats, checking, data, pretrain
+from . import cheats, checking, data, pretrain, sharing
 
 
 class Pretrain:
     """Next-byte prediction from scratch."""
 
     train = staticmethod(pretrain.train)
+    share = staticmethod(sharing.train)
+    assistants: Mapping[str, Work] = {"none": sharing.work, **cheats.ASSISTANTS}
     cheats = cheats.CHEATS
     parameters = staticmethod(pretrain.parameters)
     build_spec = staticmethod(pretrain.build_spec)

@@ -32,3 +32,10 @@ def parameters(spec: Spec) -> int:
 def cheat_names() -> tuple[str, ...]:
     """Every named forger of every kind."""
     return tuple(sorted({name for kind in _MODULES for name in task_kind(kind).cheats}))
+
+
+def assistant_cheats() -> tuple[str, ...]:
+    """Every named assistant of a cell that cheats."""
+    from .cheats import ASSISTANTS
+
+    return tuple(sorted(ASSISTANTS))

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..core import codec, merkle, seeds
+from ..core import codec, fixed, merkle, seeds
 from ..core.errors import CommonweightError, EncodingError
+from ..core.fixed import ModelVersion
 from ..core.hashing import tagged
 from ..core.spec import Spec
-from ..core.works import Header, Meta, StepLeaf, TrajectoryLeaf, pack
+from ..core.works import NONE, Header, Meta, StepLeaf, TrajectoryLeaf, pack
+from ..shardcast.packing import Packed, pack_update
 from ..toploc.steps import SKETCH_BYTES, Sketch
 
 Batch = npt.NDArray[np.uint8]
 STEP_LEAF_BYTES = 108
 TRAJECTORY_LEAF_BYTES = 72
+NO_UPDATE = Packed(b"")
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One slot of a round, claimed; ``seed`` decides its data (see `core.seeds.lease_seed`)."""
+    """One slot of a round, claimed; ``seed`` decides its data (see `core.seeds.lease_seed`).
+
+    ``base`` names the version that training starts from: the round's, or in a sparse task the trainer's own replica.
+    ``mix`` is the leaf of the mixing step that led to that replica, and empty where there was none.
+    A ``rollout`` lease delivers trajectories only. ``sources`` are the accepted rollout works that another one also
+    learns from, ``contents`` their trajectories, one artifact per source and segment, where they were fetched already.
+    ``previous``: root of the trainer's work in the version that this round trains from, whose residual the update may
+    carry; ``carried``: that residual's artifact, with the trainer itself.
+    """
 
     chain_id: int
     tasks: bytes
@@ -32,6 +44,12 @@ class Lease:
     trainer: bytes
     base: bytes
     seed: bytes
+    mix: bytes = b""
+    rollout: bool = False
+    sources: tuple[bytes, ...] = ()
+    contents: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
+    previous: bytes = NONE
+    carried: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +89,16 @@ class Checkpoint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A finished work: its header, every artifact behind it, mean loss of the last segment (nats per token)."""
+    """A finished work: its header, every artifact behind it, mean loss of the last segment (nats per token).
+
+    ``notes``: what else the kind has to tell its trainer.
+    """
 
     header: Header
     artifacts: dict[bytes, bytes]
     loss: float
     cheated: bool = False
+    notes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def root(self) -> bytes:
@@ -112,6 +134,11 @@ def segment_batches(spec: Spec, data: bytes, seed: bytes, index: int) -> list[Ba
     return [batch(spec, data, seed, first + i) for i in range(spec.training.segment)]
 
 
+def shares(segments: int, members: int) -> tuple[range, ...]:
+    """The segments of a lease shared out among the machines of a cell; each starts its own from the base version."""
+    return tuple(range(segments * k // members, segments * (k + 1) // members) for k in range(members))
+
+
 def batches_hash(batches: list[Batch]) -> bytes:
     """What a step leaf says of its segment's data."""
     return tagged("batches", *(b.tobytes() for b in batches))
@@ -122,19 +149,39 @@ def tokens_hash(first: Batch) -> bytes:
     return tagged("tokens", np.ascontiguousarray(first[:, :-1]).tobytes())
 
 
+def update_lanes(spec: Spec, base: ModelVersion, trained: npt.NDArray[np.float32]) -> fixed.Lanes:
+    """Where ``trained`` leads from the base version; of a cell's machines, one row each, the floor mean."""
+    rows = np.atleast_2d(trained)
+    total = np.zeros(base.weights.size, dtype=np.int64)
+    for row in rows:
+        total += fixed.make_update(base.weights, row, spec.merge)
+    lanes: fixed.Lanes = (total // len(rows)).astype(np.int32)
+    return lanes
+
+
+def make_update(spec: Spec, base: ModelVersion, trained: npt.NDArray[np.float32], lease: Lease) -> Packed:
+    """The update of a lease whose training ended at weights ``trained``. Raises `EncodingError`.
+
+    Shape ``(n,)``, or ``(machines, n)`` where a cell trained it.
+    """
+    lanes = update_lanes(spec, base, trained)
+    carried = fixed.from_bytes(lease.carried, lanes.size) if lease.carried else None
+    return pack_update(spec.merge.codec, lanes, carried)
+
+
 def assemble(
     spec: Spec,
     lease: Lease,
     records: list[Record],
     states: list[bytes],
-    update: bytes,
+    update: Packed,
     blinding: bytes,
     cheated: bool = False,
     profile: str = "",
 ) -> Product:
     """Tie records, states (after each segment) and update into one work.
 
-    ``update`` is the encoded artifact; ``profile`` the numeric profile it was computed in, the spec's if empty.
+    ``profile``: the numeric profile it was computed in, the spec's if empty.
     """
     steps, trajectories = [r.step for r in records], [r.trajectory for r in records]
     sketches = b"".join(r.sketch for r in records)
@@ -152,17 +199,19 @@ def assemble_leaves(
     steps: list[StepLeaf],
     trajectories: list[TrajectoryLeaf],
     named: dict[bytes, bytes],
-    update: bytes,
+    update: Packed,
     blinding: bytes,
     cheated: bool = False,
     profile: str = "",
     sketches: bytes = bytes(32),
 ) -> Product:
-    """Tie leaves, the artifacts ``named`` in them, and the encoded update into one work.
+    """Tie leaves, the artifacts ``named`` in them, and the update into one work.
 
-    ``sketches`` is the root of the segments' sketches, zero for kinds that replay exactly and have none.
+    ``sketches`` is the root of the segments' sketches, zero for kinds that replay exactly and have none. An empty
+    update is none: such a work is paid and never merged.
     """
-    step_list, trajectory_list = pack(steps), pack(trajectories)
+    step_list, trajectory_list = pack(steps) + lease.mix, pack(trajectories)
+    named |= {merkle.root(piece): piece for piece in (update.wire, update.residual) if piece}
     meta = codec.encode(
         Meta(
             chain_id=lease.chain_id,
@@ -178,16 +227,21 @@ def assemble_leaves(
             blinding=blinding,
             profile=profile or spec.verification.profile,
             sketches=sketches,
+            sources=lease.sources,
+            wire=merkle.root(update.wire) if update.wire else NONE,
+            residual=merkle.root(update.residual) if update.residual else NONE,
+            previous=lease.previous if lease.carried else NONE,
         )
     )
-    artifacts = {merkle.root(piece): piece for piece in (step_list, trajectory_list, meta, update)} | named
+    pieces = [step_list, trajectory_list, meta, *([update.lanes] if update.lanes else [])]
+    artifacts = {merkle.root(piece): piece for piece in pieces} | named
     header = Header(
-        update_root=merkle.root(update),
-        update_length=len(update),
+        update_root=merkle.root(update.lanes) if update.lanes else NONE,
+        update_length=len(update.lanes),
         trajectory_root=merkle.root(trajectory_list),
         trajectory_count=len(trajectories),
         step_root=merkle.root(step_list),
-        step_count=len(steps),
+        step_count=len(step_list) // merkle.LEAF,
         meta_root=merkle.root(meta),
     )
     artifacts[header.root] = header.encode()

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..core import codec, fixed, merkle
 from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import ModelVersion
 from ..core.spec import Spec
-from ..core.works import TREE_HEADER, TREE_STEPS, Header, Meta, StepLeaf, TrajectoryLeaf, unpack
+from ..core.works import (
+    META_BYTES,
+    NONE,
+    TREE_HEADER,
+    TREE_STEPS,
+    Header,
+    Meta,
+    StepLeaf,
+    TrajectoryLeaf,
+    unpack,
+)
 from ..models import parameter_count
 from .base import Fetch
-from .lease import Lease
+from .lease import Lease, shares
 from .pretrain import profile_here, start_state
 
-META_BYTES = 4096
 TOO_LARGE = "E1103"
 
 
@@ -59,13 +69,24 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A commitment whose parts fit together; ``exact``: it was computed in this machine's numeric profile."""
+    """A commitment whose parts fit together; ``exact``: it was computed in this machine's numeric profile.
+
+    ``start``: root of the base version's state, from which the first segment of each of the ``shares`` starts; one
+    share is one machine's. ``mix``: the leaf behind the segments', where a sparse task's work has one.
+    """
 
     header: Header
     meta: Meta
     exact: bool
     steps: tuple[StepLeaf, ...]
     trajectories: tuple[TrajectoryLeaf, ...]
+    start: bytes = b""
+    shares: tuple[range, ...] = ()
+    mix: bytes = b""
+
+    def place(self, index: int) -> int:
+        """How many segments the machine that computed segment ``index`` had done before it."""
+        return index - next(share.start for share in self.shares if index in share)
 
 
 def open_work(case: Case) -> Opened:
@@ -75,27 +96,48 @@ def open_work(case: Case) -> Opened:
     try:
         header = Header.decode(case.read(case.root, merkle.LEAF, TREE_HEADER, 0))
         meta = codec.decode(Meta, case.read(header.meta_root, META_BYTES, TREE_HEADER, 0))
-        require(
-            header.step_count == header.trajectory_count == count, "the header does not list every segment"
-        )
+        more = bool(case.lease.mix)
+        complete = header.step_count - more == header.trajectory_count == count
+        require(complete, "the header does not list every segment" + " and the mixing step" * more)
         size = 4 * fixed.padded(parameter_count(spec.model))
         require(header.update_length == size, "the update has another length than the model")
         bind(case, meta)
         size = count * merkle.LEAF
-        leaves = unpack(StepLeaf, case.read(header.step_root, size, TREE_HEADER, 0), count)
+        listed = case.read(header.step_root, size + len(case.lease.mix), TREE_HEADER, 0)
+        leaves, mix = unpack(StepLeaf, listed[:size], count), listed[size:]
         trajectories = unpack(TrajectoryLeaf, case.read(header.trajectory_root, size, TREE_HEADER, 0), count)
     except EncodingError as error:
         raise Fault(TREE_HEADER, 0, f"malformed commitment: {error.message}") from error
     require(meta.end_state == leaves[-1].post, "the end state is not the one of the last segment")
     case.evidence["leaves"] += 2 * count
-    return Opened(header, meta, meta.profile == profile_here(spec), leaves, trajectories)
+    start = start_state(case.spec, case.base).root
+    exact = meta.profile == profile_here(spec)
+    return Opened(header, meta, exact, leaves, trajectories, start, layout(spec, leaves, start), mix)
+
+
+def layout(spec: Spec, leaves: Sequence[StepLeaf], start: bytes) -> tuple[range, ...]:
+    """How a work's segments were shared out, by those that start from the base version. Total: more machines than the
+    task allows count as one, so that the second of them is the leaf at fault."""
+    members = sum(leaf.pre == start for leaf in leaves)
+    return shares(len(leaves), members if 1 <= members <= spec.exchange.cell else 1)
+
+
+def check_mix(case: Case, opened: Opened) -> None:
+    """The mixing step names the committed states of the neighbours, their weights, and the replica that follows."""
+    if opened.mix != case.lease.mix:
+        raise Fault(
+            TREE_STEPS,
+            len(opened.steps),
+            "the mixing step is not the one of the neighbours' committed states",
+        )
+    case.evidence["mixes"] += bool(opened.mix)
 
 
 def check_chain(case: Case, opened: Opened, index: int) -> None:
-    """A segment starts where the one before ended; the first one starts from the base version."""
-    before = start_state(case.spec, case.base).root if index == 0 else opened.steps[index - 1].post
-    if opened.steps[index].pre != before:
-        reason = "the base version's state" if index == 0 else "where the one before ended"
+    """A segment starts where the one before ended; the first one of a share starts from the base version."""
+    first = opened.place(index) == 0
+    if opened.steps[index].pre != (opened.start if first else opened.steps[index - 1].post):
+        reason = "the base version's state" if first else "where the one before ended"
         raise Fault(TREE_STEPS, index, f"the segment does not start from {reason}")
 
 
@@ -121,6 +163,10 @@ def bind(case: Case, meta: Meta) -> None:
         # Where no distance is tolerated, only the pinned profile can have computed it.
         profile=meta.profile if spec.verification.tolerance else spec.verification.profile,
         sketches=meta.sketches,
+        sources=lease.sources,
+        wire=meta.wire,
+        residual=meta.residual,
+        previous=lease.previous if meta.previous != NONE else NONE,
     )
     for name in Meta.__dataclass_fields__:
         require(getattr(meta, name) == getattr(wanted, name), f"the work is bound to another {name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -33,8 +34,10 @@ from .lease import (
     Record,
     assemble,
     batches_hash,
+    make_update,
     require_text,
     segment_batches,
+    shares,
     tokens_hash,
 )
 
@@ -72,6 +75,7 @@ def build_spec(task: TaskFile, data: bytes, initial: ModelVersion) -> Spec:
         data_length=len(data),
         validation_length=int(len(data) * task.data.validation_fraction),
         initial_model=initial.root,
+        exchange=task.exchange,
     )
     require_text(spec)
     return Spec.decode(spec.encode())
@@ -82,10 +86,13 @@ def start_state(spec: Spec, base: ModelVersion) -> TrainState:
     return TrainState.start(fixed.dequantise_weights(base.weights, spec.merge.weight_bits))
 
 
-def run(spec: Spec, state: TrainState, batches: list[Batch], index: int) -> SegmentResult:
-    """Compute segment ``index`` from ``state`` in the spec's arithmetic."""
+def run(spec: Spec, state: TrainState, batches: list[Batch], place: int) -> SegmentResult:
+    """Compute one segment from ``state``, after ``place`` others, in the spec's arithmetic."""
     with computing(spec.verification.arithmetic):
-        return run_segment(spec.model, spec.training, state, batches, index * spec.training.segment)
+        return run_segment(spec.model, spec.training, state, batches, place * spec.training.segment)
+
+
+Compute = Callable[[Spec, TrainState, list[Batch], int], SegmentResult]
 
 
 def plain(state: TrainState) -> steps.State:
@@ -135,43 +142,87 @@ def train(
     numeric profile, E1604 when training diverges.
     """
     require_trainable(spec)
+    whole = range(spec.training.segments)
+    done = _resume(spec, data, base, lease, checkpoint)
+    for encoded, record in run_share(spec, data, base, lease, whole, done):
+        if checkpoint:
+            checkpoint.save(record.step.index, encoded, record.encode())
+        done.append((encoded, record))
+    return assemble_shares(spec, base, lease, done, 1, blinding)
+
+
+def run_share(
+    spec: Spec,
+    data: bytes,
+    base: ModelVersion,
+    lease: Lease,
+    share: range,
+    done: Sequence[tuple[bytes, Record]] = (),
+    compute: Compute | None = None,
+) -> Iterator[tuple[bytes, Record]]:
+    """(encoded state, record) of every segment of a share that is not ``done``, computed one after the other.
+
+    A share starts from the base version with zero moments, whichever segments it holds. Raises E1604.
+    """
     state = start_state(spec, base)
     pre = state.root
-    done = _resume(spec, data, lease, pre, checkpoint)
-    states = [encoded for encoded, _ in done]
-    records = [record for _, record in done]
     if done:
-        state, pre = TrainState.decode(states[-1], parameters(spec)), records[-1].step.post
-    for index in range(len(records), spec.training.segments):
+        state, pre = TrainState.decode(done[-1][0], parameters(spec)), done[-1][1].step.post
+    for index in share[len(done) :]:
         batches = segment_batches(spec, data, lease.seed, index)
-        result = run(spec, state, batches, index)
+        result = (compute or run)(spec, state, batches, index - share.start)
         result.require_finite()
         encoded = result.state.encode()
         record = record_segment(spec, lease, index, state, result, (pre, merkle.root(encoded)), batches)
-        if checkpoint:
-            checkpoint.save(index, encoded, record.encode())
-        states.append(encoded)
-        records.append(record)
+        yield encoded, record
         state, pre = result.state, record.step.post
-    update = fixed.to_bytes(fixed.make_update(base.weights, state.theta.numpy(), spec.merge))
+
+
+def assemble_shares(
+    spec: Spec,
+    base: ModelVersion,
+    lease: Lease,
+    done: Sequence[tuple[bytes, Record]],
+    members: int,
+    blinding: bytes,
+) -> Product:
+    """Commit to (encoded state, record) of all segments, in order, as ``members`` machines computed them."""
+    states, records = [state for state, _ in done], [record for _, record in done]
+    last = [share[-1] for share in shares(len(states), members)]
+    ends = np.stack([TrainState.decode(states[i], parameters(spec)).theta.numpy() for i in last])
+    update = make_update(spec, base, ends, lease)
     return assemble(spec, lease, records, states, update, blinding, profile=profile_here(spec))
 
 
 def _resume(
-    spec: Spec, data: bytes, lease: Lease, pre: bytes, checkpoint: Checkpoint | None
+    spec: Spec, data: bytes, base: ModelVersion, lease: Lease, checkpoint: Checkpoint | None
 ) -> list[tuple[bytes, Record]]:
     """What of a checkpoint belongs to this lease and hangs together; training repeats the rest."""
-    out: list[tuple[bytes, Record]] = []
+    rows = []
     for encoded, raw in checkpoint.load() if checkpoint else []:
         try:
-            record = Record.decode(raw)
+            rows.append((encoded, Record.decode(raw)))
         except EncodingError:
             break
+    return own_share(spec, data, base, lease, range(spec.training.segments), rows)
+
+
+def own_share(
+    spec: Spec,
+    data: bytes,
+    base: ModelVersion,
+    lease: Lease,
+    share: range,
+    rows: Sequence[tuple[bytes, Record]],
+) -> list[tuple[bytes, Record]]:
+    """Those first segments of a share among ``rows`` that belong to this lease and hang together."""
+    out: list[tuple[bytes, Record]] = []
+    pre = start_state(spec, base).root
+    for index, (encoded, record) in zip(share, rows, strict=False):
         step = record.step
-        expected = (len(out), pre, merkle.root(encoded))
-        if (step.index, step.pre, step.post) != expected or len(out) == spec.training.segments:
+        if (step.index, step.pre, step.post) != (index, pre, merkle.root(encoded)):
             break
-        if step.batch != batches_hash(segment_batches(spec, data, lease.seed, step.index)):
+        if step.batch != batches_hash(segment_batches(spec, data, lease.seed, index)):
             break
         out.append((encoded, record))
         pre = step.post

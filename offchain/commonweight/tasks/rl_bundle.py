@@ -23,7 +23,7 @@ _KEYS = {"format", "environments", "code", "tokenizer", "stop"}
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """``environments`` as `parse_mixture` reads it; ``code`` is an environment of the publisher's own; ``tokenizer``
+    """``environments`` as `parse_mixture` reads it; ``code`` is the one of the publisher's own in it; ``tokenizer``
     the text of a ``tokenizer.json`` and ``stop`` its end token. Empty for bytes and built-in environments."""
 
     environments: str
@@ -60,7 +60,7 @@ class Bundle:
         if self.code:
             from ..rl.sandbox import sandboxed
 
-            return sandboxed(self.code)
+            return parse_mixture(self.environments, sandboxed(self.code))
         return parse_mixture(self.environments)
 
     def tokens(self) -> Tokens:

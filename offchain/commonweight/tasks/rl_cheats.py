@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +13,13 @@ from ..core.fixed import ModelVersion
 from ..core.hashing import tagged
 from ..core.seeds import uniform
 from ..core.spec import Spec
+from ..diloco.inner import TrainState
 from ..rl.environments import UNIT
+from ..rl.learner import Learned
 from ..rl.rollout import episodes, play
 from ..rl.trajectories import Trajectory
 from .base import TrainFunction
-from .grpo import Training, groups_of, run
+from .grpo import Setting, Training, groups_of, run
 from .lease import Checkpoint, Lease, Product
 
 Rows = list[Trajectory]
@@ -145,6 +148,20 @@ class Reordering(Forger):
         return rows[self.setting.spec.rl.group :] + rows[: self.setting.spec.rl.group]
 
 
+class Ignoring(Forger):
+    """Names the rollouts of other leases that it was given, and learns from its own only."""
+
+    def learn(self, index: int, before: TrainState, rows: Sequence[Trajectory]) -> Learned:
+        return _alone(self.setting).learn(index, before, rows)
+
+
+class Unsourced(Forger):
+    """Neither names nor uses the rollouts of other leases."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(_alone(setting))
+
+
 class Reusing(Forger):
     """Plays one segment only and hands its trajectories in again, relabelled, for every later one."""
 
@@ -187,6 +204,11 @@ class Silencing(Forger):
         return out
 
 
+def _alone(setting: Setting) -> Setting:
+    """The same lease without the rollouts of others."""
+    return replace(setting, lease=replace(setting.lease, sources=(), contents=()))
+
+
 def _train(forger: type[Training]) -> TrainFunction:
     def train(
         spec: Spec,
@@ -217,5 +239,10 @@ FORGERS: dict[str, type[Training]] = {
     "reusing": Reusing,
     "blunting": Blunting,
     "silencing": Silencing,
+    "ignoring": Ignoring,
+    "unsourced": Unsourced,
 }
+NEED_SOURCES = frozenset({"ignoring", "unsourced"})
+"""Forgers who are honest where no rollout work of another lease is to be learnt from."""
+
 CHEATS: dict[str, TrainFunction] = {name: _train(forger) for name, forger in FORGERS.items()}

@@ -18,6 +18,8 @@ from ..core.fixed import ModelVersion
 from ..core.spec import Spec
 from ..core.verdict import Outcome, Verdict
 from ..core.works import (
+    META_BYTES,
+    NONE,
     TREE_HEADER,
     TREE_STEPS,
     TREE_TRAJECTORIES,
@@ -37,11 +39,10 @@ from . import grpo
 from .base import Fetch
 from .checking import NOT_SERVED
 from .lease import Lease
-from .opening import META_BYTES, Case, Fault, Opened, bind, require
+from .opening import Case, Fault, Opened, bind, require
 from .rl_evidence import Evidence, examine, misfit, proof_length, proofs_fit
-
-TOKEN_BYTES = 9
-ROW_BYTES = 64
+from .rl_sources import columns_limit, gathered, rows_per_segment
+from .updates import Update
 
 
 def check(
@@ -67,9 +68,11 @@ def check(
         for index in range(spec.training.segments):
             court.check_chain(index)
             court.look_through(index)
-        court.check_update()
+        if update := court.update():
+            update.check_lanes()
+            update.check_names()
         for number in drawn:
-            index, rows = grpo.unit(spec, number)
+            index, rows = grpo.unit(spec, number, lease.rollout)
             if rows is None:
                 court.replay(index)
             else:
@@ -90,17 +93,22 @@ def judge_leaf(
 ) -> Verdict:
     """A juror's verdict: is exactly this leaf valid? ``leaf`` is `WITHHELD` - 1 or more for missing data."""
     case = Case(spec, data, base, lease, root, fetch)
-    size = spec.training.segment * spec.training.batch
+    size = rows_per_segment(spec)
 
     def body() -> None:
         court = Court(case)
         if leaf >= WITHHELD - 1:
-            court.check_update()
+            if update := court.update():
+                update.check_lanes()
             for index in range(spec.training.segments):
                 court.columns(index)
-                court.state(index + 1)
+                court.state(index + 1)  # a rollout lease has none to withhold
+        elif tree == TREE_HEADER:
+            if update := court.update():
+                update.check_names()
         elif tree == TREE_UPDATE:
-            court.check_update(leaf)
+            if update := court.update():
+                update.check_lanes(leaf)
         elif tree == TREE_STEPS and leaf < spec.training.segments:
             court.check_chain(leaf)
             court.check_consumed(leaf)
@@ -143,7 +151,8 @@ class Court:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.spec = case.spec
-        self.setting = grpo.Setting.of(case.spec, case.data, case.base, case.lease)
+        self.lease = gathered(case.spec, case.lease, case.fetch)
+        self.setting = grpo.Setting.of(case.spec, case.data, case.base, self.lease)
         self.opened = self._open()
         self._columns: dict[int, list[Trajectory]] = {}
         self._states: dict[int, TrainState] = {0: self.setting.start}
@@ -152,14 +161,16 @@ class Court:
         """Header, meta and traces, bound to the lease and to each other."""
         case, spec = self.case, self.spec
         segments = spec.training.segments
-        count = spec.training.steps * spec.training.batch
+        count = segments * rows_per_segment(spec)
         try:
             header = Header.decode(case.read(case.root, merkle.LEAF, TREE_HEADER, 0))
             meta = codec.decode(Meta, case.read(header.meta_root, META_BYTES, TREE_HEADER, 0))
             require(header.step_count == segments, "the header does not list every segment")
             require(header.trajectory_count == count, "the header does not list every trajectory")
-            size = 4 * fixed.padded(grpo.parameters(spec))
-            require(header.update_length == size, "the update has another length than the model")
+            size = 0 if self.lease.rollout else 4 * fixed.padded(grpo.parameters(spec))
+            require(header.update_length == size, "the update has another length than the lease's")
+            named = (header.update_root, meta.wire, meta.residual, meta.previous)
+            require(not self.lease.rollout or set(named) == {NONE}, "a rollout lease has no update")
             bind(case, meta)
             require(meta.sketches == bytes(32), "this kind has no sketches")
             raw = case.read(header.step_root, segments * merkle.LEAF, TREE_HEADER, 0)
@@ -173,7 +184,9 @@ class Court:
         return Opened(header, meta, True, steps, trajectories)
 
     def state(self, after: int) -> TrainState:
-        """The committed state after so many segments; 0 is the derived start."""
+        """The committed state after so many segments; 0 is the derived start, which a rollout lease never leaves."""
+        if self.lease.rollout:
+            return self.setting.start
         if after not in self._states:
             count, leaf = grpo.state_count(self.spec), after - 1
             try:
@@ -195,9 +208,7 @@ class Court:
         for leaf in listed:
             if leaf.proof != listed[0].proof:
                 raise Fault(TREE_TRAJECTORIES, leaf.index, "a segment's trajectories lie in one artifact")
-        # One chunk per token is more proofs than there can be.
-        row = ROW_BYTES + spec.model.context * (TOKEN_BYTES + 4 + 2 + 2 * spec.verification.topk)
-        raw = self.case.read(listed[0].proof, 64 + len(span) * row, TREE_TRAJECTORIES, span.start)
+        raw = self.case.read(listed[0].proof, columns_limit(spec), TREE_TRAJECTORIES, span.start)
         try:
             rows = Columns.decode(raw).rows()
         except EncodingError as error:
@@ -215,10 +226,12 @@ class Court:
         if self.opened.steps[index].pre != before:
             reason = "the base version's state" if index == 0 else "where the one before ended"
             raise Fault(TREE_STEPS, index, f"the segment does not start from {reason}")
+        if self.lease.rollout and (self.opened.steps[index].post != before or self.opened.steps[index].loss):
+            raise Fault(TREE_STEPS, index, "a rollout lease learns nothing, and this one says it did")
 
     def check_consumed(self, index: int) -> None:
         """The step names exactly the trajectories of its segment, in their order."""
-        if self.opened.steps[index].batch != grpo.consumed(self.columns(index)):
+        if self.opened.steps[index].batch != self.setting.consumed(index, self.columns(index)):
             raise Fault(TREE_STEPS, index, "the step names other trajectories than its segment's")
 
     def look_through(self, index: int) -> None:
@@ -235,7 +248,8 @@ class Court:
         """Prompt, noise, version, turns and reward of one trajectory."""
         scene, leaf = self.setting.scene, grpo.rows_of(self.spec, index)[row]
         wanted = wanted or self._todo(index)[row]
-        reason = _row_fault(scene, self.columns(index)[row], wanted, grpo.behaviour(self.spec, index))
+        version = grpo.behaviour(self.spec, self.lease, index)
+        reason = _row_fault(scene, self.columns(index)[row], wanted, version)
         found = self.columns(index)[row]
         if reason is None and len(found.proof) != proof_length(found, self.spec.verification):
             reason = "the activation proof has another length than the tokens need"
@@ -247,7 +261,7 @@ class Court:
         """One teacher-forced pass over some rows of a segment: sampling, log-probabilities, activations."""
         rows = self.columns(index)[span.start : span.stop]
         first = grpo.rows_of(self.spec, index).start + span.start
-        policy = self.setting.policy(self.state(grpo.behaviour(self.spec, index)).theta)
+        policy = self.setting.policy(self.state(grpo.behaviour(self.spec, self.lease, index)).theta)
         evidence = examine(policy, rows, self.spec.rl, self.spec.verification.chunk)
         self.case.measure("token_margin", float(evidence.margin.max(initial=0.0)))
         self.case.measure("logprob_error", float(evidence.logprob_error.max(initial=0.0)))
@@ -290,22 +304,13 @@ class Court:
         self.case.evidence["segments"] += 1
         self.case.evidence["steps"] += self.spec.training.segment
 
-    def check_update(self, only: int | None = None) -> None:
-        """The update is exactly the quantised difference of base and end state (in leaf ``only``, if given)."""
-        count, case = grpo.parameters(self.spec), self.case
+    def update(self) -> Update | None:
+        """The committed update beside the one that the end state gives; a rollout lease has none."""
+        if self.lease.rollout:
+            return None
         with torch.no_grad():
             end = self.setting.trainable.full(self.state(len(self.opened.steps)).theta)
-        try:
-            raw = case.read(self.opened.header.update_root, 4 * fixed.padded(count), TREE_UPDATE, 0)
-            update = fixed.decode_update(raw, count)
-            right = fixed.make_update(case.base.weights, end.numpy(), self.spec.merge)
-        except EncodingError as error:
-            raise Fault(TREE_UPDATE, 0, f"malformed update: {error.message}") from error
-        wrong = (update != right).nonzero()[0] // fixed.LANES_PER_LEAF
-        if wrong.size and (only is None or only in wrong):
-            leaf = int(wrong[0]) if only is None else only
-            raise Fault(TREE_UPDATE, leaf, "the update is not the one of the end state")
-        case.evidence["update_lanes"] += count
+        return Update.of(self.case, self.opened.header, self.opened.meta, end.numpy())
 
 
 def _row_fault(scene: Scene, row: Trajectory, wanted: Episode, version: int) -> str | None:

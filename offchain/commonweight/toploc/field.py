@@ -41,7 +41,7 @@ def interpolate(x: Ints, y: Ints) -> Ints:
     compiled = fast.kernels(x.size * x.shape[1])
     if compiled is not None:
         out = np.empty(x.shape, dtype=np.int64)
-        compiled.interpolate(x.astype(np.uint32), (y % P).astype(np.uint32), compiled.inverse_table(), out)
+        compiled.interpolate(_flat(x), _flat(y), compiled.inverse_table(), out)
         return out
     return _blockwise(_interpolate, x, y)
 
@@ -50,10 +50,15 @@ def evaluate(coefficients: Ints, x: Ints) -> Ints:
     """Values of each row's polynomial at the row's points. Shapes ``(chunks, k)`` and ``(chunks, n)``."""
     compiled = fast.kernels(x.size * coefficients.shape[1])
     if compiled is not None:
-        out = np.empty(x.shape, dtype=np.uint32)
-        compiled.evaluate(coefficients.astype(np.uint32), x.astype(np.uint32), out)
-        return out.astype(np.int64)
+        out = np.empty(x.shape, dtype=np.int64)
+        compiled.evaluate(_flat(coefficients), _flat(x), out)
+        return out
     return _blockwise(_evaluate, coefficients, x)
+
+
+def _flat(values: Ints) -> Ints:
+    """One type and layout, so that a kernel is compiled once."""
+    return np.ascontiguousarray(values, dtype=np.int64)
 
 
 def _blockwise(function: Callable[[Floats, Floats], Floats], a: Ints, b: Ints) -> Ints:

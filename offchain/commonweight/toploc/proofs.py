@@ -9,6 +9,8 @@ refused, so are values that are not finite, and a sequence is judged as a whole 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +19,13 @@ from torch import Tensor
 
 from ..core.errors import EncodingError
 from ..core.spec import VerificationSpec
+from . import fast
 from .field import Ints, P, evaluate, interpolate
 from .topk import NOT_FINITE, Bits, injective_moduli, select, select_on_device
 
 Floats = npt.NDArray[np.float64]
+Wide = npt.NDArray[np.uint32]
+Values = TypeVar("Values", Bits, Wide)
 
 CONTROL_EVERY = 4
 """One control point for so many top indices: a point where an honest proof has nothing to say."""
@@ -68,23 +73,44 @@ def chunk_count(tokens: int, chunk: int) -> int:
     return -(-tokens // chunk)
 
 
-def _split(bits: Bits, topk: int, chunk: int) -> list[Bits]:
+def _split(values: Values, topk: int, chunk: int) -> list[Values]:
     """Rows of whole chunks, and the short last one as a row of its own. Raises `EncodingError` if too short."""
-    tokens, dim = bits.shape
+    tokens, dim = values.shape
     full = tokens // chunk
     rest = tokens - full * chunk
     if tokens == 0 or (rest or chunk) * dim < topk:
         raise EncodingError(f"{tokens} hidden states are too few for the top {topk} of each chunk of {chunk}")
-    parts = [bits[: full * chunk].reshape(full, -1)] if full else []
-    return [*parts, bits[full * chunk :].reshape(1, -1)] if rest else parts
+    parts: list[Values] = [values[: full * chunk].reshape(full, -1)] if full else []
+    if rest:
+        parts.append(values[full * chunk :].reshape(1, -1))
+    return parts
+
+
+def _parts(hidden: Tensor, topk: int, chunk: int) -> list[tuple[Bits, Wide]]:
+    """`_split` for kernels, which round float32 themselves: patterns of bfloat16, or of float32, and none of the other.
+
+    Raises `EncodingError` as `_split`.
+    """
+    if hidden.dtype != torch.float32:
+        return [(rows, np.empty((0, 0), dtype=np.uint32)) for rows in _split(bf16_bits(hidden), topk, chunk)]
+    patterns = hidden.detach().contiguous().numpy().view(np.uint32)
+    return [(np.empty((0, 0), dtype=np.uint16), rows) for rows in _split(patterns, topk, chunk)]
 
 
 def _top(hidden: Tensor, topk: int, chunk: int) -> tuple[Ints, Ints]:
     """Indices of the top values of each chunk and their bit patterns, ``(chunks, k)`` each. Raises `EncodingError`."""
     if hidden.device.type != "cpu":
         return _top_on_device(hidden, topk, chunk)
-    parts = _split(bf16_bits(hidden), topk, chunk)
-    found = [(rows, select(rows, topk)) for rows in parts]
+    compiled = fast.kernels(hidden.numel())
+    if compiled is not None:
+        indices = np.empty((chunk_count(len(hidden), chunk), topk), dtype=np.int64)
+        values, done = np.empty_like(indices), 0
+        for rows, wide in _parts(hidden, topk, chunk):
+            part = slice(done, done + len(rows) + len(wide))
+            compiled.tops(rows, wide, topk, indices[part], values[part])
+            done = part.stop
+        return indices, _require_finite(values)
+    found = [(rows, select(rows, topk)) for rows in _split(bf16_bits(hidden), topk, chunk)]
     indices = np.concatenate([top for _, top in found])
     values = np.concatenate([np.take_along_axis(rows, top, axis=1) for rows, top in found]).astype(np.int64)
     return indices, _require_finite(values)
@@ -152,9 +178,46 @@ def verify(hidden: Tensor, proofs: Proofs, topk: int, chunk: int) -> ProofStats:
 
     Raises `EncodingError` when the number of proofs is not the number of chunks, or as `build` does.
     """
+    compiled = fast.kernels(hidden.numel()) if hidden.device.type == "cpu" else None
+    if compiled is not None:
+        return _verify_compiled(compiled, hidden, proofs, topk, chunk)
     top, own = _top(hidden, topk, chunk)
-    if len(top) != len(proofs):
-        raise EncodingError(f"{len(top)} chunks need as many proofs, not {len(proofs)}")
+    _require_count(len(top), proofs)
+    exponents, mantissas, signs, hits = _statistics(top, own, proofs, topk)
+    return ProofStats(
+        chunks=len(proofs),
+        exponent_mismatches=int(exponents.max()),
+        mantissa_mean=float(mantissas.max()),
+        sign_mismatches=int(signs.max()),
+        control_hits=int(hits.max()),
+        score=float((mantissas + 8 * exponents / topk).mean()),
+    )
+
+
+def _verify_compiled(
+    compiled: ModuleType, hidden: Tensor, proofs: Proofs, topk: int, chunk: int
+) -> ProofStats:
+    parts = _parts(hidden, topk, chunk)
+    _require_count(chunk_count(len(hidden), chunk), proofs)
+    totals, done = np.zeros(5), 0
+    for rows, wide in parts:
+        part = slice(done, done + len(rows) + len(wide))
+        moduli, coefficients = proofs.moduli[part], np.ascontiguousarray(proofs.coefficients[part])
+        highest = compiled.judge(rows, wide, moduli, coefficients, CONTROL_EVERY, WORST_MANTISSA, totals)
+        if highest >= NOT_FINITE:
+            raise EncodingError("activations are not finite")
+        done = part.stop
+    exponents, mantissa, signs, hits, score = totals.tolist()
+    return ProofStats(done, int(exponents), mantissa, int(signs), int(hits), score / done)
+
+
+def _require_count(chunks: int, proofs: Proofs) -> None:
+    if chunks != len(proofs):
+        raise EncodingError(f"{chunks} chunks need as many proofs, not {len(proofs)}")
+
+
+def _statistics(top: Ints, own: Ints, proofs: Proofs, topk: int) -> tuple[Ints, Floats, Ints, Ints]:
+    """Per chunk: exponents that differ, mean mantissa error, signs that differ, control points that look filled."""
     moduli = proofs.moduli[:, None]
     residues = top % moduli
     # Half a modulus away from a top index lies nothing in particular, and the prover cannot know where that is.
@@ -164,14 +227,8 @@ def verify(hidden: Tensor, proofs: Proofs, topk: int, chunk: int) -> ProofStats:
     own_exponents = own >> 7 & 0xFF
     seen = claimed[:, topk:] >> 7 & 0xFF
     low, high = own_exponents.min(axis=1, keepdims=True), own_exponents.max(axis=1, keepdims=True)
-    return ProofStats(
-        chunks=len(top),
-        exponent_mismatches=int(exponents.max()),
-        mantissa_mean=float(mantissas.max()),
-        sign_mismatches=int(((own >> 15) != (claimed[:, :topk] >> 15)).sum(axis=1).max()),
-        control_hits=int(((seen >= low) & (seen <= high)).sum(axis=1).max()),
-        score=float((mantissas + 8 * exponents / topk).mean()),
-    )
+    signs = ((own >> 15) != (claimed[:, :topk] >> 15)).sum(axis=1)
+    return exponents, mantissas, signs, ((seen >= low) & (seen <= high)).sum(axis=1)
 
 
 def compare(own: Ints, claimed: Ints) -> tuple[Ints, Floats]:

@@ -27,8 +27,9 @@ Vector = npt.NDArray[np.float32]
 ROWS, BUCKETS, GROUP, CLASSES = 4, 32, 256, 8
 SIZE = ROWS * BUCKETS
 SKETCH_BYTES = 3 * SIZE * 4
-WEIGHTS = (1.0, 0.5, 3.0)
-"""Of delta, first moment and root of the second in a distance: honest differences of the three are about 3 : 6 : 1."""
+WEIGHTS = (1.0, 0.9, 2.95)
+"""Of delta, first moment and root of the second in a distance: the inverse of how far honest machines differ in each
+where that is hardest to tell from cheating (bf16, ten steps of a policy gradient: 0.83, 0.93 and 0.28 %)."""
 FAR = 1e9
 """Distance from something to nothing: as far as it gets, but finite."""
 CHUNK_SLACK = 32.0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 PCCL_URL = "https://github.com/PrimeIntellect-ai/pccl"
 PCCL_COMMIT = "7815195c4fe29f9dd4448f67afe8f48e93393428"
+PARTS = tuple(f"third_party/{part}" for part in ("libuv", "libtsp", "threadpark", "threadpool", "piquant"))
 
 
 class Missing(Exception):
@@ -54,9 +55,20 @@ def _source(home: Path) -> Path:
         git = ["git", "-C", str(source)]
         try:
             for command in (
-                ["git", "clone", "-q", PCCL_URL, str(source)],
+                ["git", "clone", "-q", "--no-checkout", "--filter=blob:none", PCCL_URL, str(source)],
+                # its Python tests bring a data set along
+                [*git, "sparse-checkout", "set", "--no-cone", "/*", "!/python/tests/"],
                 [*git, "checkout", "-q", PCCL_COMMIT],
-                [*git, "submodule", "update", "-q", "--init", "--recursive"],
+                [*git, "submodule", "update", "-q", "--init", *PARTS],
+                [
+                    *git[:2],
+                    str(source / PARTS[-1]),
+                    "submodule",
+                    "update",
+                    "-q",
+                    "--init",
+                    "third_party/threadpool",
+                ],
             ):
                 subprocess.run(
                     command,
@@ -71,6 +83,8 @@ def _source(home: Path) -> Path:
                 f"PCCL's source cannot be had from {PCCL_URL} ({type(error).__name__}); "
                 "set PCCL_SOURCE to a checkout with its submodules"
             ) from error
+        # Its own tests are configured with it, but not built, so an empty folder will do for their framework.
+        (source / "third_party" / "googletest" / "CMakeLists.txt").touch()
     return source
 
 

@@ -91,6 +91,17 @@ BYZANTINE = [
         for rule in ("mean", "clip-cosine", "trimmed-mean", "median", "norm-clip")
         for attack in ATTACKS
     ],
+    # The default profile has Muon inside.
+    *[
+        Case("byzantine", f"Muon clean, {rule}", aggregator=rule, **MUON, **SHORT, **WIDE)
+        for rule in ("mean", "clip-cosine")
+    ],
+    *[
+        Case("byzantine", f"Muon {attack}, {rule}", aggregator=rule, attack=attack, attackers=2,
+             **MUON, **SHORT, **WIDE)
+        for attack, rule in (*(("sign flip", r) for r in ("mean", "clip-cosine", "trimmed-mean", "median")),
+                             *((a, "clip-cosine") for a in ATTACKS if a != "sign flip"))
+    ],
     Case("byzantine", "expander clean, guard and clip", topology="expander", clip=True, **SHORT, **GOSSIP),
     *[
         Case(

@@ -57,7 +57,7 @@ max_new = 7
 """
 STEPS = 60
 WORKERS = 4
-SLOWEST = 1.6
+SLOWEST = 4.0
 
 
 def curve(
@@ -163,6 +163,7 @@ def _read(folder: Path, steps: int) -> Row:
         "units_dropped": sum(last["dropped"].values()),
         "usable_share": round(len(told) * rl_local.UNITS_PER_STEP / max(1, made), 4),
         "mean_age": round(sum(r["age"] for r in told) / len(told), 2),
+        "learner_waited_share": round((last["waited"] - first["waited"]) / (last["time"] - first["time"]), 3),
         "trainer_idle_share": round(sum(e["idle"] for e in ends) / sum(e["alive"] for e in ends), 4),
         "idle_between_units": idle,
     }
@@ -179,7 +180,7 @@ def _idle(units: list[dict[str, Any]], worker: int) -> float:
 
 def run() -> Row:
     out: Row = {"lags": lags()}
-    slow, fast = processes(15, 0), processes(60, 2)
+    slow, fast = processes(10, 0), processes(40, 2)
     out["unequal_speeds"] = {
         "workers": f"{WORKERS} at 1x..4x, {SLOWEST} s per unit for the slowest (pauses)",
         "synchronous": slow,

@@ -33,7 +33,7 @@ def random_lanes(count: int, limit: int, seed: int) -> fixed.Lanes:
 def deltas(folder: Path, count: int, trainers: int = 4) -> dict[str, Any]:
     """Bytes that a node receives for one version, per codec, against the canonical version and float32 weights."""
     found: dict[str, Any] = {"parameters": count, "trainers": trainers}
-    for name in ("int8", "int4", "2bit", "topk"):
+    for name in ("int8", "int4", "2bit", "topk8", "topk"):
         theirs, ours = Store(folder / f"{name}-a"), Store(folder / f"{name}-b")
         books = VersionBook(folder / f"{name}-a" / "versions"), VersionBook(folder / f"{name}-b" / "versions")
         version = ModelVersion(random_lanes(count, 1 << 24, 1), random_lanes(count, 1 << 20, 2))
@@ -73,11 +73,12 @@ def merge(folder: Path, count: int, updates: int = 64, distinct: int = 8, trim: 
         raise RuntimeError(f"roots differ: {runs}")
     moved = 4.0 * count * (updates + 4)
     best = min(run["seconds"] for run in runs)
-    bandwidth = _bandwidth()
+    bandwidth, cpu = _bandwidth(), min(run["cpu"] for run in runs)
     return {
         "parameters": count, "updates": updates, "distinct_updates": distinct, "root": runs[0]["root"], "runs": runs,
         "bound": memory_bound(updates, trim), "seconds": best, "bytes_per_second": moved / best,
         "memory_bandwidth": bandwidth, "of_bandwidth": moved / best / bandwidth,
+        "bytes_per_cpu_second": moved / cpu, "cpu_of_bandwidth": moved / cpu / bandwidth,
     }  # fmt: skip
 
 

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ MODEL = ModelSpec(dim=64, layers=2, heads=4, hidden=172, context=128)
 FORGED = int(os.environ.get("FORGED", "100000"))
 REPLAYS = int(os.environ.get("REPLAYS", "30000"))
 BATCH = 64
+Run = Callable[[Scene], torch.Tensor]
 ISAS = ("avx2", "default")
 
 
@@ -54,11 +57,12 @@ def forgeries() -> None:
         return proofs.make_scene(MODEL, "f32", theta, older, _tokens(text, name, BATCH), seen)
 
     honest = []
-    for i in range(4):
-        s = scene(f"calibrate {i}")
-        honest += [x for run in proofs.HONEST.values() for x in proofs.stats_of(s, run(s)) if x is not None]
-        honest += [x for isa in ISAS for x in proofs.stats_of(s, _elsewhere(isa, [s])[0]) if x is not None]
+    scenes = [scene(f"calibrate {i}") for i in range(4)]
+    for run in [*proofs.HONEST.values(), *ISAS]:
+        for s, states in zip(scenes, _states(run, scenes), strict=True):
+            honest += [x for x in proofs.stats_of(s, states) if x is not None]
     v = proofs.thresholds(honest, VerificationSpec())
+    start = time.process_time()
     passed, tried, least = _forge(scene, v)
     rejected, replays, worst = _replay(scene, v)
     row = {
@@ -71,6 +75,7 @@ def forgeries() -> None:
         "honest_rejected": rejected,
         "honest_worst_score": worst,
         "max_proof_score": v.max_proof_score,
+        "cpu_s": time.process_time() - start,
     }
     save("forgeries", row)
     print(judge("forged sequences", sum(tried.values()), FORGED))
@@ -108,13 +113,17 @@ def _replay(scene, v):  # type: ignore[no-untyped-def]
     rejected = count = 0
     worst = 0.0
     for run in [*proofs.HONEST.values(), *ISAS]:
-        hidden = _elsewhere(run, scenes) if isinstance(run, str) else [run(s) for s in scenes]
-        for s, states in zip(scenes, hidden, strict=True):
+        for s, states in zip(scenes, _states(run, scenes), strict=True):
             for x in proofs.stats_of(s, states):
                 count += 1
                 rejected += not proofs.accepted(x, v)
                 worst = max(worst, x.score if x is not None else float("inf"))
     return rejected, count, worst
+
+
+def _states(run: Run | str, scenes: list[Scene]) -> list[torch.Tensor]:
+    """Hidden states of all scenes, computed in one honest way: of this process, or with another instruction set."""
+    return _elsewhere(run, scenes) if isinstance(run, str) else [run(s) for s in scenes]
 
 
 def _elsewhere(isa: str, scenes: list[Scene]) -> list[torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -30,10 +31,12 @@ def interleaved(functions: Sequence[Callable[[], Any]], repeats: int = 7, inner:
 def save(key: str, value: Any) -> None:
     """Write one row's figures beside those of the other rows."""
     PATH.parent.mkdir(parents=True, exist_ok=True)
-    rows = json.loads(PATH.read_text()) if PATH.exists() else {}
-    rows["machine"] = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    rows[key] = value
-    PATH.write_text(json.dumps(rows, indent=1) + "\n")
+    with PATH.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # parts may run side by side
+        rows = json.loads(PATH.read_text()) if PATH.exists() else {}
+        rows["machine"] = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+        rows[key] = value
+        PATH.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def judge(name: str, got: float, wanted: float, at_least: bool = True) -> str:

@@ -6,7 +6,7 @@ The checks compare what everybody should have got by the rules (see `rules`) wit
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -49,6 +49,7 @@ def summarise(plan: DemoPlan, world: World, spectator: Spectator, seconds: float
         "gas": gas(world),
         "training_share": training_share(people),
         "checking_cost": checking_cost(people),
+        "version_bytes": version_bytes(people),
         "wall_seconds": round(seconds, 1),
     }
     summary["checks"] = checks(plan, task, summary, results)
@@ -148,7 +149,19 @@ def timings(who: Participant) -> Json:
             out[f"{event}_cpu_seconds"] = round(
                 sum(r["cpu"] + r.get("child_cpu", 0.0) for r in spans[event]), 2
             )
+    moved = [r for r in spans["merge"] if "via" in r]
+    if moved:
+        out["bytes_per_version"] = sum(r["received"] for r in moved) // len(moved)
+        out["full_version_bytes"] = max(r["full"] for r in moved)
+        out["versions_via"] = dict(Counter(r["via"] for r in moved))
     return out
+
+
+def version_bytes(people: dict[str, Json]) -> Json:
+    """Bytes that a participant received for a version, at most and on average, beside those of a whole one."""
+    each = [p["bytes_per_version"] for p in people.values() if "bytes_per_version" in p]
+    full = max((p["full_version_bytes"] for p in people.values() if "full_version_bytes" in p), default=0)
+    return {"mean": sum(each) // max(1, len(each)), "most": max(each, default=0), "full": full}
 
 
 def training_share(people: dict[str, Json]) -> float:
@@ -240,6 +253,10 @@ def render(console: Console, summary: Json) -> None:
     console.print(f"validation loss {spark(losses)}  {path}  (-{summary['loss']['fall']:.1%})")
     console.print(
         f"model {summary['versions'][-1][:16]}   vault owes and holds {tokens(int(summary['vault']['owed']))}"
+    )
+    moved = summary["version_bytes"]
+    console.print(
+        f"a version took {moved['mean']:,} bytes per node ({moved['most']:,} at most), {moved['full']:,} whole"
     )
     for name, ok in summary["checks"].items():
         console.print(

@@ -15,13 +15,15 @@ from rich.console import Console
 from ...chain.devnet import Devnet
 from ...core.errors import CommonweightError
 from ...core.state import Task
-from ...tasks.kinds import cheat_names
+from ...tasks.kinds import task_kind
 from . import report
 from .spectator import Spectator
 from .view import View
 from .world import DemoPlan, World, build, start_publisher, start_workers
 
 TICK_SECONDS = 0.3
+FIRST_TASK = 1
+"""What a new chain calls its first task."""
 PUBLISH_SECONDS = 90
 ROUND_SECONDS = 600
 __all__ = ["DemoPlan", "run_demo"]
@@ -29,8 +31,9 @@ __all__ = ["DemoPlan", "run_demo"]
 
 def run_demo(plan: DemoPlan, as_json: bool) -> int:
     """Run the demo; 0 when every check of `report.checks` holds, 1 when one does not, 130 when interrupted."""
-    if plan.attack != "none" and plan.attack not in cheat_names():
-        known = ", ".join(["none", *cheat_names()])
+    cheats = sorted(task_kind("pretrain").cheats)
+    if plan.attack not in ("none", *cheats):
+        known = ", ".join(["none", *cheats])
         raise CommonweightError("E1904", f"unknown attack `{plan.attack}`", f"one of: {known}")
     console = Console(stderr=as_json)
     folder = _new_folder(plan.runs)
@@ -82,8 +85,9 @@ def _run(plan: DemoPlan, folder: Path, devnet: Devnet, console: Console, started
             if cheater is not None:
                 view.say(f"trainer-1 CHEATS: {plan.attack}")
             start_publisher(world)
-            task = _watch(world, spectator, view, lambda t: True, PUBLISH_SECONDS)
-            start_workers(world, plan, task.id)
+            start_workers(
+                world, plan, FIRST_TASK
+            )  # they load torch while the publisher prepares, then wait for it
             limit = PUBLISH_SECONDS + ROUND_SECONDS * plan.rounds
             _watch(world, spectator, view, lambda t: _over(world, spectator, t), limit)
         return report.summarise(plan, world, spectator, time.monotonic() - started)

@@ -14,6 +14,7 @@ from ...core.state import State, Task
 from ...nodes.lineage import Lineage
 from ...shardcast.fetch import Library
 from ...shardcast.store import Store
+from ...shardcast.versions import VersionBook
 from ...tasks.kinds import parameters, task_kind
 
 
@@ -26,7 +27,7 @@ class Spectator:
         self.state = State()
         store = Store(home)
         library = Library(store, sources=lambda: list(self.state.endpoints.values()), allow_private=True)
-        self.lineage = Lineage(library.get, store.put, parameters)
+        self.lineage = Lineage(library, VersionBook(home / "versions"), parameters)
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._losses: dict[int, float] = {}
         self._running: dict[int, Future[float]] = {}

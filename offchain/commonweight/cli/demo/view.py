@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
@@ -27,7 +28,7 @@ def phase(state: State, round_: Round, now: int) -> str:
     if round_.settled:
         return "settled"
     if round_.proposal is not None:
-        return "merge contested" if round_.proposal.contest else "merge proposed"
+        return "contested" if round_.proposal.contest else "proposed"
     if round_.poll is not None:
         poll = state.polls[round_.poll]
         if now < poll.seal_end:
@@ -43,11 +44,11 @@ def activity(state: State, task: Task, who: bytes, now: int) -> str:
         mine = [w for w in round_.works.values() if w.trainer == who]
         if mine:
             word = mine[0].state.name.lower()
-            return f"round {round_.index}: {'training' if word == 'claimed' and round_.train_end else word}"
+            return f"{round_.index}: {'training' if word == 'claimed' and round_.train_end else word}"
         if seat is not None and round_.poll is not None:
             poll = state.polls[round_.poll]
             step = "settled" if seat in poll.settled else "revealed" if seat in poll.revealed else None
-            return f"round {round_.index}: {step or ('sealed' if seat in poll.sealed else 'checking')}"
+            return f"{round_.index}: {step or ('sealed' if seat in poll.sealed else 'checking')}"
     return "seated" if seat is not None else "starting"
 
 
@@ -111,16 +112,25 @@ class View:
         self._live.update(Group(*parts))
 
 
+def _table(*columns: str, title: str | None = None) -> Table:
+    """A table whose cells are never cut: it fits 80 columns as a rule, and folds what does not."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, expand=True)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
 def rounds_table(state: State, task: Task, now: int, losses: list[float]) -> Table:
     """One row per round."""
-    table = Table(title=f"validation loss {spark(losses)}", title_justify="left", expand=True)
-    for column in ("round", "phase", "claimed", "submitted", "accepted", "rejected", "loss after", "model"):
-        table.add_column(column)
+    title = f"rounds 0 to {task.params['rounds'] - 1}" + (f"; loss {spark(losses)}" if losses else "")
+    table = _table(
+        "round", "phase", "claimed", "submitted", "accepted", "rejected", "loss", "model", title=title
+    )
     for round_ in task.rounds.values():
         works = list(round_.works.values())
         loss = f"{losses[round_.index + 1]:.4f}" if len(losses) > round_.index + 1 else ""
         table.add_row(
-            f"{round_.index + 1}/{task.params['rounds']}",
+            str(round_.index),
             phase(state, round_, now),
             str(round_.claimed),
             str(sum(w.root is not None for w in works)),
@@ -136,9 +146,7 @@ def people_table(
     state: State, task: Task, names: Mapping[bytes, str], cheater: bytes | None, now: int
 ) -> Table:
     """One row per participant."""
-    table = Table(expand=True)
-    for column in ("who", "address", "doing", "accepted", "rejected", "received", "bond lost"):
-        table.add_column(column)
+    table = _table("who", "address", "round: doing", "accepted", "rejected", "received", "lost")
     works = [w for r in task.rounds.values() for w in r.works.values()]
     for who, name in names.items():
         if name == "publisher":
@@ -176,9 +184,13 @@ def render_status(state: State, head: Head, owed: int, balance: int) -> None:
     if not state.tasks:
         console.print("no task is published yet")
     for task in state.tasks.values():
-        names = {seat.owner: f"seat {seat.id}" for seat in state.seats.values() if not seat.left}
+        seats: dict[bytes, list[str]] = {}
+        for seat in state.seats.values():
+            if not seat.left:
+                seats.setdefault(seat.owner, []).append(str(seat.id))
+        names = {who: f"seat{'s' if len(own) > 1 else ''} {', '.join(own)}" for who, own in seats.items()}
         trainers = {w.trainer for r in task.rounds.values() for w in r.works.values()}
-        names |= dict.fromkeys(sorted(trainers), "trainer")
+        names |= dict.fromkeys(sorted(trainers - names.keys()), "trainer")
         over = " (finished)" if task.finished else ""
         console.print(f"task {task.id}{over}   spec {task.spec.hex()[:16]}   model {task.latest.hex()[:16]}")
         console.print(rounds_table(state, task, head.timestamp, []))

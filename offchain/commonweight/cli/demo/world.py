@@ -8,9 +8,10 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from eth_account import Account
 
@@ -69,6 +70,27 @@ class DemoPlan:
         return text
 
 
+class Process(Protocol):
+    """What the demo asks of an operating-system process, as `subprocess.Popen` has it."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Exit status; negative for a signal; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Exit status, once there is one. Raises `subprocess.TimeoutExpired`."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal."""
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+
 @dataclass(slots=True)
 class Participant:
     """One process of the demo."""
@@ -79,7 +101,7 @@ class Participant:
     home: Path
     key: Path
     minted: int
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
 
 
 @dataclass(slots=True)
@@ -94,33 +116,23 @@ class World:
     task_path: Path
     task: TaskFile
     people: dict[str, Participant] = field(default_factory=dict)
+    launch: Callable[[list[str], Path, Mapping[str, str]], Process] = field(default_factory=lambda: start)
+    """Starts the command line with these words, output file and additions to the environment."""
 
     def spawn(self, who: Participant, *command: str, extra: Mapping[str, str] | None = None) -> None:
         """Start the participant's process, with more environment if given; it dies with the demo."""
-        log = (who.home / "process.log").open("ab")
-        args = [
-            sys.executable,
-            "-m",
-            "commonweight",
+        words = [
             *command,
             "--key",
             str(who.key),
             "--home",
             str(who.home),
+            "--password-file",
+            str(self.password),
         ]
-        args += ["--password-file", str(self.password), "--network", self.devnet.url]
-        args += ["--deployment", str(self.deployment), "--exit-when-done"]
+        words += ["--network", self.devnet.url, "--deployment", str(self.deployment), "--exit-when-done"]
         threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        environment = {**os.environ, **threads, **(extra or {})}
-        who.process = subprocess.Popen(
-            args,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509
-        )
-        log.close()
+        who.process = self.launch(words, who.home / "process.log", {**threads, **(extra or {})})
 
     def failed(self) -> list[Participant]:
         """Participants whose process ended with an error."""
@@ -143,6 +155,19 @@ class World:
                 who.process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 who.process.kill()
+
+
+def start(words: list[str], log: Path, environment: Mapping[str, str]) -> Process:
+    """An interpreter of its own for `commonweight WORDS`."""
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "commonweight", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env={**os.environ, **environment},
+            preexec_fn=_die_with_parent,  # noqa: PLW1509
+        )
 
 
 def _die_with_parent() -> None:
@@ -174,8 +199,7 @@ def build(plan: DemoPlan, folder: Path, devnet: Devnet, task_text: str) -> World
         role = name.split("-")[0]
         add_person(world, name, role, working if role == "trainer" else seat + 2 * economy.merge_bond)
     # Set-up had a block per transaction; from here time passes as on a public chain.
-    chain.rpc.call("evm_setAutomine", False)
-    chain.rpc.call("evm_setIntervalMining", BLOCK_SECONDS)
+    devnet.mine_by_the_clock(BLOCK_SECONDS)
     return world
 
 

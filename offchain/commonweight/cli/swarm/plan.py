@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import secrets
 import socket
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -66,12 +68,11 @@ class LocalSwarm:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [int(s.getsockname()[1]) for s in sockets]
-    finally:
-        for s in sockets:
-            s.close()
+    """Ports that are free now, all different, and below those that systems give to outgoing connections: one of these
+    may be gone before a member listens on it."""
+    draw, ports = random.SystemRandom(), set[int]()
+    while len(ports) < count:
+        port = draw.randrange(12_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.add(port)
+    return sorted(ports)

@@ -1,4 +1,4 @@
-"""Distances of honest variants and of cheats in one segment, by the sketch that a trainer would commit."""
+"""Distances of honest variants and of cheats in one segment, from end state to end state as a checker sees them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from ...models import parameter_count, pin
 from ...toploc import steps
 from .runs import HONEST, SAVES, SAVES_RL, SLIGHT, Batch, Run, Segment, Setting, advance
 
-SEED = tagged("calibration")
 INSTRUCTION_SETS = ("avx2", "default")
 
 
@@ -59,7 +58,7 @@ class Separation:
 
     @property
     def tolerance(self) -> float:
-        """Recommended: the geometric middle, but at most two thirds of the cheapest cheat (a sketch's error)."""
+        """Recommended: the geometric middle, but at most two thirds of the cheapest cheat."""
         return min(math.sqrt(max(self.honest, 1e-7) * self.cheapest), self.cheapest / 1.5)
 
 
@@ -96,9 +95,12 @@ def segments(
         yield Segment(setting, state, own, age, before, others)
 
 
-def _sketch(segment: Segment, end: TrainState) -> steps.Sketch:
-    state = steps.State(end.theta.numpy(), end.m.numpy(), end.v.numpy())
-    return steps.sketch(segment.state.theta.numpy(), state, SEED)
+def _arrays(state: TrainState) -> steps.State:
+    return steps.State(state.theta.numpy(), state.m.numpy(), state.v.numpy())
+
+
+def _apart(segment: Segment, end: TrainState, reference: TrainState) -> float:
+    return steps.true_distance(segment.state.theta.numpy(), _arrays(end), _arrays(reference))
 
 
 def cheats_for(setting: Setting) -> dict[str, tuple[str, Run]]:
@@ -117,21 +119,21 @@ def measure(
     elsewhere: bool = True,
     progress: Callable[[str], None] = lambda name: None,
 ) -> list[Row]:
-    """Run every honest variant and every cheat on segments of ``length`` steps and compare sketches.
+    """Run every honest variant and every cheat on segments of ``length`` steps and compare where they end.
 
     ``elsewhere`` also runs child processes that use other instruction sets, as other machines would.
     """
     rows: list[Row] = []
     for segment in segments(setting, weights, text, length, ages):
-        reference = _sketch(segment, advance(segment))
+        reference = advance(segment)
         ways = {name: ("honest", run) for name, run in HONEST.items()} | cheats_for(setting)
         for name, (sort, run) in ways.items():
             progress(name)
-            apart = steps.distance(_sketch(segment, run(segment)), reference)
+            apart = _apart(segment, run(segment), reference)
             rows.append(Row(name, sort, length, segment.first, apart))
         for isa in INSTRUCTION_SETS if elsewhere else ():
             progress(isa)
-            apart = steps.distance(_sketch(segment, _run_with(isa, segment)), reference)
+            apart = _apart(segment, _run_with(isa, segment), reference)
             rows.append(Row(f"instruction set {isa}", "honest", length, segment.first, apart))
     return rows
 

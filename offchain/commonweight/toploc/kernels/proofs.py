@@ -1,0 +1,474 @@
+"""Compiled twins of `topk`, `field` and `proofs.verify`: the largest magnitudes, polynomials, and both together.
+
+One file: numba keeps what it compiled by the date of a function's own file, whatever that function calls elsewhere.
+
+Arithmetic over GF(65497) is done in float64 on whole numbers: products of two residues stay below 2**32, sums of a
+hundred and more of them below 2**53, so that many products share one reduction. A reduced value lies in 0..P; ``P``
+itself becomes 0 at the end.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numba import njit
+
+from ..field import GIANT, P, inverses
+
+EXACT = {"cache": True, "nogil": True, "boundscheck": False, "error_model": "numpy"}
+WHOLE = {**EXACT, "fastmath": {"contract", "reassoc"}}
+"""For float64 that only ever holds whole numbers below 2**53: sums and fused products are exact in any order."""
+
+_Q = 1.0 / P
+
+# -- the k largest magnitudes -----------------------------------------------------------------------------------
+
+
+WIDTH = 64
+DIRECT = 1 << 13
+"""Rows up to this long are gone through value by value; of longer ones, only blocks that hold something."""
+MOST = 1 << 15
+
+
+@njit(**EXACT)
+def _block_maxima(row, maxima):
+    """Largest magnitude of every `WIDTH` values; ``row`` uint16 ``(n,)``; a ragged tail is a block of its own."""
+    full = row.size // WIDTH
+    for b in range(full):
+        best = np.uint16(0)
+        for j in range(b * WIDTH, b * WIDTH + WIDTH):
+            best = max(best, np.uint16(row[j] & np.uint16(0x7FFF)))
+        maxima[b] = best
+    if full * WIDTH < row.size:
+        best = np.uint16(0)
+        for j in range(full * WIDTH, row.size):
+            best = max(best, np.uint16(row[j] & np.uint16(0x7FFF)))
+        maxima[full] = best
+
+
+@njit(**EXACT)
+def _strided_maxima(row, maxima):
+    """Largest magnitude of every ``maxima.size``-th value, from each start: no block, but found in lanes."""
+    maxima[:] = 0
+    for start in range(0, row.size, maxima.size):
+        part = row[start : start + maxima.size]
+        for j in range(part.size):
+            maxima[j] = max(maxima[j], np.uint16(part[j] & np.uint16(0x7FFF)))
+
+
+@njit(inline="always")
+def _at_least(values, bound):
+    """How many values reach ``bound``. Counters of 16 bits run in twice as many lanes, but hold no more than that."""
+    count = 0
+    for start in range(0, values.size, MOST):
+        part, found = values[start : start + MOST], np.uint16(0)
+        for i in range(part.size):
+            found = np.uint16(found + np.uint16(part[i] >= bound))
+        count += np.int64(found)
+    return count
+
+
+@njit(**EXACT)
+def _kth(values, k):
+    """k-th largest of 15-bit values, bit by bit: fifteen passes of counting, which run in lanes."""
+    found = 0
+    for bit in range(14, -1, -1):
+        bound = np.uint16(found | (1 << bit))
+        if _at_least(values, bound) >= k:
+            found = np.int64(bound)
+    return np.uint16(found)
+
+
+@njit(**EXACT)
+def _keep(row, first, last, bound, count, found):
+    """Add the places of what reaches ``bound``; every place is written, and kept by counting on."""
+    part = row[first:last]
+    for j in range(part.size):
+        found[count] = first + j
+        count += np.uint16(part[j] & np.uint16(0x7FFF)) >= bound
+    return count
+
+
+@njit(**EXACT)
+def _few(row, k, found, magnitudes):
+    """k-th largest magnitude of a short row; the places of what reaches it, in order, and how many they are."""
+    n = row.size
+    for j in range(n):
+        magnitudes[j] = np.uint16(row[j] & np.uint16(0x7FFF))
+    last = _kth(magnitudes[:n], k)
+    hits = np.zeros(-(-n // 8) * 8, dtype=np.uint8)
+    for j in range(n):
+        hits[j] = np.uint8(magnitudes[j] >= last)
+    # Eight values at a time: most eights hold nothing.
+    eights = hits.view(np.uint64)
+    some = 0
+    for e in range(eights.size):
+        found[some] = e
+        some += eights[e] != 0
+    words = found[:some].copy()
+    count = 0
+    for i in range(some):
+        first = words[i] * 8
+        for j in range(first, first + 8):
+            found[count] = j
+            count += hits[j]
+    return last, count
+
+
+@njit(**EXACT)
+def _many(row, k, maxima, found):
+    """The same of a long row: only blocks that hold something are gone through."""
+    n = row.size
+    blocks = -(-n // WIDTH)
+    _block_maxima(row, maxima)
+    groups = maxima[:blocks]
+    if blocks < 4 * k:
+        groups = maxima[blocks : blocks + 4 * k]
+        _strided_maxima(row, groups)
+    # Of k groups of values each one's largest reaches this bound, so the k-th largest of all does too.
+    bound = _kth(groups, k) if n >= groups.size else np.uint16(0)
+    count = 0
+    for b in range(blocks):
+        if maxima[b] >= bound:
+            count = _keep(row, b * WIDTH, min(n, b * WIDTH + WIDTH), bound, count, found)
+    return count
+
+
+@njit(**EXACT)
+def select(row, k, maxima, found, magnitudes, out):
+    """Indices of the k largest magnitudes, ascending; among equals the smaller index.
+
+    ``found`` int64 and ``magnitudes`` uint16 have room for one value more than the row.
+    """
+    if row.size <= DIRECT:
+        last, count = _few(row, k, found, magnitudes)
+        for i in range(count):
+            magnitudes[i] = row[found[i]] & np.uint16(0x7FFF)
+    else:
+        count = _many(row, k, maxima, found)
+        for i in range(count):
+            magnitudes[i] = row[found[i]] & np.uint16(0x7FFF)
+        last = _kth(magnitudes[:count], k)
+    ties = k - (_at_least(magnitudes[:count], np.uint16(last + 1)) if last < 0x7FFF else 0)
+    at = 0
+    for i in range(count):
+        if magnitudes[i] > last or (magnitudes[i] == last and ties > 0):
+            ties -= np.int64(magnitudes[i] == last)
+            out[at] = found[i]
+            at += 1
+
+
+@njit(**EXACT)
+def _sift(keys, ids, hole, size, key, index):
+    """Heap of the smallest key on top: fill the hole from below, then let the new entry rise, as libstdc++ does."""
+    top, child = hole, hole
+    while child < (size - 1) // 2:
+        child = 2 * (child + 1)
+        if keys[child] > keys[child - 1]:
+            child -= 1
+        keys[hole], ids[hole] = keys[child], ids[child]
+        hole = child
+    if size & 1 == 0 and child == (size - 2) // 2:
+        child = 2 * (child + 1)
+        keys[hole], ids[hole] = keys[child - 1], ids[child - 1]
+        hole = child - 1
+    parent = (hole - 1) // 2
+    while hole > top and keys[parent] > key:
+        keys[hole], ids[hole] = keys[parent], ids[parent]
+        hole = parent
+        parent = (hole - 1) // 2
+    keys[hole], ids[hole] = key, index
+
+
+@njit(**EXACT)
+def _select_heap(row, k, maxima, keys, ids, out):
+    """The k largest as torch's CPU top-k leaves them among equals (a partial sort), in any order."""
+    n = row.size
+    for i in range(k):
+        keys[i], ids[i] = row[i] & 0x7FFF, i
+    for parent in range((k - 2) // 2, -1, -1):
+        _sift(keys, ids, parent, k, keys[parent], ids[parent])
+    _block_maxima(row, maxima)
+    for b in range(k // WIDTH, -(-n // WIDTH)):
+        if maxima[b] > keys[0]:
+            for j in range(max(k, b * WIDTH), min(n, b * WIDTH + WIDTH)):
+                magnitude = row[j] & 0x7FFF
+                if magnitude > keys[0]:
+                    _sift(keys, ids, 0, k, magnitude, j)
+    out[:] = ids[:k]
+
+
+@njit(**EXACT)
+def top(rows, k, heap):
+    """Indices of each row's k largest magnitudes, int64 ``(chunks, k)``; ``rows`` uint16 ``(chunks, n)``."""
+    count, n = rows.shape
+    maxima = np.empty(-(-n // WIDTH) + 4 * k, dtype=np.uint16)
+    out = np.empty((count, k), dtype=np.int64)
+    found = np.empty(n + 1, dtype=np.int64)
+    magnitudes = np.empty(n + 1, dtype=np.uint16)
+    keys = np.empty(k, dtype=np.int64)
+    for c in range(count):
+        if heap:
+            _select_heap(rows[c], k, maxima, keys, found[:k], out[c])
+        else:
+            select(rows[c], k, maxima, found, magnitudes, out[c])
+    return out
+
+
+@njit(**EXACT)
+def _narrow(wide, out):
+    """bfloat16 patterns of float32 patterns: rounded to even, NaN to the one that torch writes."""
+    for j in range(out.size):
+        bits = wide[j]
+        rounded = np.uint32(
+            np.uint32(bits + np.uint32(0x7FFF)) + np.uint32((bits >> np.uint32(16)) & np.uint32(1))
+        )
+        odd = np.uint32(bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+        out[j] = np.uint16(0x7FC0) if odd else np.uint16(rounded >> np.uint32(16))
+
+
+@njit(**EXACT)
+def tops(rows, wide, k, indices, values):
+    """Indices of each row's k largest magnitudes and the patterns there, into int64 ``(chunks, k)`` each.
+
+    ``rows`` uint16 ``(chunks, n)`` of bfloat16, or none of them: then ``wide`` uint32 ``(chunks, n)`` of float32.
+    """
+    count, n = wide.shape if rows.shape[0] == 0 else rows.shape
+    maxima = np.empty(-(-n // WIDTH) + 4 * k, dtype=np.uint16)
+    found, magnitudes = np.empty(n + 1, dtype=np.int64), np.empty(n + 1, dtype=np.uint16)
+    row = np.empty(n, dtype=np.uint16)
+    for c in range(count):
+        if rows.shape[0] == 0:
+            _narrow(wide[c], row)
+        else:
+            row = rows[c]
+        select(row, k, maxima, found, magnitudes, indices[c])
+        for i in range(k):
+            values[c, i] = row[indices[c, i]]
+
+
+# -- polynomials ---------------------------------------------------------------------------------------------------
+
+
+@njit(inline="always")
+def _reduce(value):
+    return value - np.floor(value * _Q) * P
+
+
+@njit(inline="always")
+def _whole(value):
+    found = np.int64(value)
+    return np.int64(0) if found == P else found
+
+
+@njit(**WHOLE)
+def _powers(x, powers):
+    """``x**1 .. x**16`` in the rows of ``powers`` ``(16, n)``."""
+    powers[0] = x
+    for b in range(1, GIANT):
+        below, row = powers[b - 1], powers[b]
+        for i in range(x.size):
+            row[i] = _reduce(below[i] * x[i])
+
+
+@njit(**WHOLE)
+def _horner(c, powers, out):
+    """Values of the polynomial ``c`` (its length a multiple of 16) at the points that ``powers`` belong to.
+
+    Sixteen coefficients at a time, so that a value is loaded, reduced and stored once for all of them.
+    """
+    p1, p2, p3, p4, p5, p6, p7, p8 = (
+        powers[0],
+        powers[1],
+        powers[2],
+        powers[3],
+        powers[4],
+        powers[5],
+        powers[6],
+        powers[7],
+    )
+    p9, p10, p11, p12, p13, p14, p15, p16 = (
+        powers[8],
+        powers[9],
+        powers[10],
+        powers[11],
+        powers[12],
+        powers[13],
+        powers[14],
+        powers[15],
+    )
+    out[:] = 0
+    for at in range(c.size - GIANT, -1, -GIANT):
+        q = c[at : at + GIANT]
+        c0, c1, c2, c3, c4, c5, c6, c7 = q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7]
+        c8, c9, c10, c11, c12, c13, c14, c15 = q[8], q[9], q[10], q[11], q[12], q[13], q[14], q[15]
+        for i in range(out.size):
+            low = (
+                c0 + c1 * p1[i] + c2 * p2[i] + c3 * p3[i] + c4 * p4[i] + c5 * p5[i] + c6 * p6[i] + c7 * p7[i]
+            )
+            high = c8 * p8[i] + c9 * p9[i] + c10 * p10[i] + c11 * p11[i] + c12 * p12[i] + c13 * p13[i]
+            rest = c14 * p14[i] + c15 * p15[i] + out[i] * p16[i]
+            out[i] = _reduce(low + high + rest)
+
+
+@njit(**WHOLE)
+def _product(x, old, new):
+    """Coefficients of prod(t - x_i), ascending: the first ``x.size + 1`` of the returned one of two buffers.
+
+    Four roots at a time; the buffers have 4 zeros in front, which are left out of what is returned.
+    """
+    old[:] = 0
+    new[:] = 0
+    old[4] = 1
+    k = x.size
+    full = k // 4 * 4
+    for i in range(0, full, 4):
+        s1, p1 = P - _reduce(x[i] + x[i + 1]), _reduce(x[i] * x[i + 1])
+        s2, p2 = P - _reduce(x[i + 2] + x[i + 3]), _reduce(x[i + 2] * x[i + 3])
+        c3, c2 = _reduce(s1 + s2), _reduce(p1 + p2 + s1 * s2)
+        c1, c0 = _reduce(s1 * p2 + s2 * p1), _reduce(p1 * p2)
+        size = i + 5
+        o4, o3, o2, o1 = old[:size], old[1 : size + 1], old[2 : size + 2], old[3 : size + 3]
+        same, to = old[4 : size + 4], new[4 : size + 4]
+        for j in range(size):
+            to[j] = _reduce(o4[j] + c3 * o3[j] + c2 * o2[j] + c1 * o1[j] + c0 * same[j])
+        old, new = new, old
+    for i in range(full, k):
+        negative = P - x[i]
+        below, same, to = old[3 : i + 5], old[4 : i + 6], new[4 : i + 6]
+        for j in range(to.size):
+            to[j] = _reduce(below[j] + negative * same[j])
+        old, new = new, old
+    return old[4:]
+
+
+@njit(**WHOLE)
+def _interpolate(x, y, inverse, powers, old, new, padded, weights, sums, out):
+    """One polynomial: see `field.interpolate` for the method."""
+    k = x.size
+    m = _product(x, old, new)
+    padded[:] = 0
+    for j in range(k):
+        padded[j] = _reduce((j + 1.0) * m[j + 1])
+    _powers(x, powers)
+    _horner(padded, powers, weights)
+    for i in range(k):
+        weights[i] = _reduce(y[i] * inverse[_whole(weights[i])])
+    giant = powers[GIANT - 1]
+    for at in range(0, k, GIANT):
+        for b in range(min(GIANT, k - at)):
+            total = 0.0
+            if b == 0:
+                for i in range(k):
+                    total += weights[i]
+            else:
+                row = powers[b - 1]
+                for i in range(k):
+                    total += weights[i] * row[i]
+            sums[at + b] = _reduce(total)
+        for i in range(k):
+            weights[i] = _reduce(weights[i] * giant[i])
+    weights[:] = 0
+    for s in range(k):
+        factor, shifted, left = sums[s], m[s + 1 : k + 1], weights[: k - s]
+        for j in range(left.size):
+            left[j] += factor * shifted[j]
+    for j in range(k):
+        out[j] = _whole(_reduce(weights[j]))
+
+
+@njit(**WHOLE)
+def interpolate(x, y, inverse, out):
+    """Each row's polynomial; ``x`` below P and ``y`` int64 ``(chunks, k)``; ``out`` the same."""
+    chunks, k = x.shape
+    points, values = np.empty(k), np.empty(k)
+    powers, weights, sums = np.empty((GIANT, k)), np.empty(k), np.empty(k)
+    old, new = np.empty(k + 9), np.empty(k + 9)
+    padded = np.empty(-(-k // GIANT) * GIANT)
+    for c in range(chunks):
+        for i in range(k):
+            points[i] = x[c, i]
+            values[i] = y[c, i]
+        _interpolate(points, values, inverse, powers, old, new, padded, weights, sums, out[c])
+
+
+@njit(**WHOLE)
+def evaluate(coefficients, x, out):
+    """Each row's polynomial at the row's points; int64 ``(chunks, k)``, ``(chunks, n)``; ``out`` int64 as ``x``."""
+    chunks, k = coefficients.shape
+    n = x.shape[1]
+    points, values, powers = np.empty(n), np.empty(n), np.empty((GIANT, n))
+    padded = np.zeros(-(-k // GIANT) * GIANT)
+    for c in range(chunks):
+        for j in range(k):
+            padded[j] = coefficients[c, j]
+        for i in range(n):
+            points[i] = x[c, i]
+        _powers(points, powers)
+        _horner(padded, powers, values)
+        for i in range(n):
+            out[c, i] = _whole(values[i])
+
+
+@lru_cache(maxsize=1)
+def inverse_table():
+    """`field.inverses` as float64."""
+    return inverses().astype(np.float64)
+
+
+# -- both together -------------------------------------------------------------------------------------------------
+
+
+@njit(**WHOLE)
+def judge(rows, wide, moduli, coefficients, every, worst, totals):
+    """Add the statistics of some chunks to ``totals``, float64 ``(5,)``, as `proofs.ProofStats` defines them.
+
+    ``rows`` and ``wide`` as for `tops`; ``moduli`` ``(chunks,)`` and ``coefficients`` ``(chunks, k)`` int64; every
+    ``every``-th top index has a control point; ``worst`` is the mantissa error without one equal exponent. Totals:
+    largest number of exponents that differ, of mean mantissa error, of signs that differ, of control points that look
+    like a top value; sum of scores. Returns the largest magnitude of all.
+    """
+    chunks, n = wide.shape if rows.shape[0] == 0 else rows.shape
+    k = coefficients.shape[1]
+    controls = -(-k // every)
+    maxima = np.empty(-(-n // WIDTH) + 4 * k, dtype=np.uint16)
+    found, magnitudes = np.empty(n + 1, dtype=np.int64), np.empty(n + 1, dtype=np.uint16)
+    top = np.empty(k, dtype=np.int64)
+    points, values = np.empty(k + controls), np.empty(k + controls)
+    powers, padded = np.empty((GIANT, k + controls)), np.zeros(-(-k // GIANT) * GIANT)
+    row = np.empty(n, dtype=np.uint16)
+    highest = 0
+    for c in range(chunks):
+        modulus = moduli[c]
+        if rows.shape[0] == 0:
+            _narrow(wide[c], row)
+        else:
+            row = rows[c]
+        select(row, k, maxima, found, magnitudes, top)
+        for i in range(k):
+            points[i] = top[i] % modulus
+            padded[i] = coefficients[c, i]
+        for i in range(controls):
+            points[k + i] = (np.int64(points[i * every]) + modulus // 2) % modulus
+        _powers(points, powers)
+        _horner(padded, powers, values)
+        low, high = 255, 0
+        exponents = errors = signs = hits = 0
+        for i in range(k):
+            own, claimed = np.int64(row[top[i]]), _whole(values[i])
+            highest = max(highest, own & 0x7FFF)
+            exponent = own >> 7 & 0xFF
+            low, high = min(low, exponent), max(high, exponent)
+            other = (own ^ claimed) & 0x7F80 != 0
+            exponents += other
+            errors += 0 if other else abs((own & 0x7F) - (claimed & 0x7F))
+            signs += own >> 15 != claimed >> 15
+        for i in range(k, k + controls):
+            exponent = _whole(values[i]) >> 7 & 0xFF
+            hits += low <= exponent <= high
+        mean = errors / (k - exponents) if exponents < k else worst
+        totals[0], totals[1] = max(totals[0], exponents), max(totals[1], mean)
+        totals[2], totals[3] = max(totals[2], signs), max(totals[3], hits)
+        totals[4] += mean + 8 * exponents / k
+    return highest

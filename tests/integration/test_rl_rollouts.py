@@ -1,0 +1,102 @@
+"""Rollout leases on a real chain: small devices deliver trajectories, are paid, and later leases learn from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from commonweight.chain.devnet import Devnet
+from commonweight.cli import verify
+from commonweight.cli.demo import report
+from commonweight.cli.demo.spectator import Spectator
+from commonweight.cli.demo.world import DemoPlan, build, start_publisher
+from commonweight.cli.demo_rl import template
+from commonweight.cli.rl import describe
+from commonweight.core import codec
+from commonweight.core.state import WorkState
+from commonweight.core.works import Header, Meta
+from commonweight.models.folder import write_folder
+from commonweight.nodes import metrics
+from commonweight.shardcast.store import Store
+from tests.support import wait_for
+from tests.unit.test_models_folder import TASK, made, train_tokenizer
+
+pytestmark = [pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(300)]
+ROUNDS = 2
+
+
+def task_text(sections: str) -> str:
+    """One lease that learns and one of rollouts in each of two rounds, for the model that the sections describe."""
+    economy = template()
+    economy = economy[economy.index("[economy]") :]
+    for old, new in {
+        "rounds = 6\n": f"rounds = {ROUNDS}\n",
+        "slots = 3 ": "slots = 2 ",
+        "want = 2 ": "want = 1 ",
+        "quorum = 2 ": "quorum = 1 ",
+        "claim = 60\n": "claim = 30\n",
+        'bond = "10" ': 'bond = "25" ',
+    }.items():
+        assert economy.count(old) == 1, old
+        economy = economy.replace(old, new)
+    task = TASK.format(sections=sections).replace("steps = 2\n", "steps = 4\n")
+    return task.replace("max_new = 8\n", "max_new = 8\nrollout_slots = 1\n") + economy
+
+
+def start_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """A randomly initialised Qwen checkpoint with a tokenizer trained in place; its sections of a task file."""
+    write_folder(folder, *made("qwen2"))
+    train_tokenizer(folder)
+    capsys.readouterr()
+    describe(folder, 48)
+    return capsys.readouterr().out.replace(str(folder), folder.name)
+
+
+def test_rollouts_are_paid_never_merged_and_learnt_from_in_the_next_round(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The task starts from a local Hugging Face folder, so that all of it is seen to work on a chain."""
+    text = task_text(start_model(tmp_path / "model", capsys))
+    plan = DemoPlan("none", rounds=ROUNDS, trainers=2, validators=1, seed=7, runs=tmp_path)
+    with Devnet(tmp_path / "chain") as devnet:
+        world = build(plan, tmp_path, devnet, text)
+        spectator = Spectator(world.chain, tmp_path / "spectator")
+        try:
+            start_publisher(world)
+            wait_for(spectator, lambda task: True)
+            people = world.people
+            world.spawn(people["trainer-2"], "trainer", "run", "--task", "1", "--rollouts")
+            world.spawn(people["trainer-1"], "trainer", "run", "--task", "1")
+            world.spawn(people["validator-1"], "validator", "run", "--task", "1")
+            task = wait_for(spectator, lambda t: t.finished and not world.running())
+            books = report.vault(world)["balances"]
+        finally:
+            world.stop()
+            spectator.close()
+    assert books
+    assert len(task.rounds) == ROUNDS
+    store = {who.name: Store(who.home / "store") for who in people.values()}
+    for round_ in task.rounds.values():
+        learning, rollout = round_.works[0], round_.works[1]
+        assert (learning.trainer, rollout.trainer) == tuple(people[f"trainer-{i}"].address for i in (1, 2))
+        assert {learning.state, rollout.state} == {WorkState.VALID}
+        assert learning.paid == rollout.paid == task.reward
+        assert (learning.included, rollout.included, round_.mask) == (True, False, 1)
+        assert not round_.skipped
+    given = [task.rounds[i].works[1].root for i in range(ROUNDS)]
+    learnt = [_sources(store["trainer-1"], task.rounds[i].works[0].root or b"") for i in range(ROUNDS)]
+    assert learnt == [(), (given[0],)]
+    trained = [r for r in metrics.read(people["trainer-2"].home / "metrics.jsonl") if r["event"] == "train"]
+    assert [r["rollout"] for r in trained] == [True] * ROUNDS
+    # The validator holds all that anybody needs to repeat its verdicts, the rollouts of others among it.
+    fetch = verify.folder_fetch(people["validator-1"].home / "store")
+    for root in (given[1], task.rounds[1].works[0].root):
+        lease, spec = verify.evidence.claimed_lease(root or b"", fetch)
+        found = verify.evidence.repeat(lease, spec, root or b"", (0,), fetch)
+        assert found.outcome == "valid", found.reason
+
+
+def _sources(store: Store, root: bytes) -> tuple[bytes, ...]:
+    header = Header.decode(store.get(root))
+    return codec.decode(Meta, store.get(header.meta_root)).sources
