@@ -18,6 +18,7 @@ from commonweight.chain.interface import Errors, Interface, load_abi
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = 10**18
 DEPLOYER = bytes.fromhex("d0" * 20)
+GENESIS = 1_800_000_000
 
 
 class Reverted(Exception):
@@ -38,7 +39,7 @@ class Chain:
             self.port = int(probe.getsockname()[1])
         program = ROOT / "node_modules" / ".bin" / "anvil"
         command = [str(program), "--port", str(self.port), "--silent", "--hardfork", hardfork]
-        command += ["--gas-limit", "200000000"]
+        command += ["--gas-limit", "200000000", "--timestamp", str(GENESIS)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._id = 0
         try:
@@ -50,6 +51,7 @@ class Chain:
 
     def _set_up(self, config: DeployConfig) -> None:
         self._await_answer()
+        self.rpc("anvil_setBlockTimestampInterval", 1)  # the clock of this machine decides nothing
         self.rpc("anvil_autoImpersonateAccount", True)
         self._rich: set[bytes] = set()
         record = execute(Ledger(31337, DEPLOYER, self._create, self._call, self._code), config)
