@@ -26,8 +26,8 @@ PYTHON_AT_LEAST = (3, 11)
 NODE_AT_LEAST = 20
 TORCH = "torch==2.13.0"
 SOLC = "0.8.37"
-# A file to each worker at a time, those with chains first: they wait for blocks more than they compute, so three workers
-# keep two cores busy.
+# A file to each worker at a time, those with chains first: they wait for blocks more than they compute, so three
+# workers keep two cores busy.
 SPREAD = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
 
 

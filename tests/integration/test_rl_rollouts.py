@@ -22,7 +22,7 @@ from commonweight.shardcast.store import Store
 from tests.support import wait_for
 from tests.unit.test_models_folder import TASK, made, train_tokenizer
 
-pytestmark = [pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chain, pytest.mark.soak, pytest.mark.slow, pytest.mark.timeout(300)]
 ROUNDS = 2
 
 

@@ -15,7 +15,7 @@ from commonweight.cli.demo.world import DemoPlan, World
 from commonweight.core.state import Task, WorkState
 from tests.support import small_world, wait_for
 
-pytestmark = [pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.chain, pytest.mark.soak, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def verify(capsys: pytest.CaptureFixture[str], world: World | None, work: str, **options: Any) -> Any:
