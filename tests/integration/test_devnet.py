@@ -74,6 +74,12 @@ def test_a_port_that_was_taken_meanwhile_is_replaced_by_another(
             assert Rpc(first.url).call("eth_blockNumber") == "0x0"
 
 
+def test_a_chain_that_is_stopped_at_once_keeps_its_state(tmp_path: Path) -> None:
+    for turn in range(5):
+        Devnet(tmp_path / str(turn)).start().stop()
+        assert (tmp_path / str(turn) / "state.json").exists()
+
+
 def test_one_folder_holds_one_chain(tmp_path: Path) -> None:
     with Devnet(tmp_path), pytest.raises(CommonweightError) as caught:
         Devnet(tmp_path).start()

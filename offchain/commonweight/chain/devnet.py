@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -199,7 +200,7 @@ class Devnet:
                 if "address already in use" in words.lower():
                     raise self._port_taken()
                 raise CommonweightError("E1207", f"the local chain ended at once: {words}", f"see {self.log}")
-            if self._bound.exists():
+            if self._bound.exists() and _catches_interrupts(self._process.pid):
                 with contextlib.suppress(CommonweightError, RpcError):
                     rpc.call("eth_blockNumber")
                     return
@@ -238,6 +239,19 @@ class Devnet:
 
     def _backup_path(self) -> Path:
         return self.folder / "state.backup.json"
+
+
+def _catches_interrupts(pid: int) -> bool:
+    """Whether a process handles SIGINT by now: before that it would end without writing its state.
+
+    True where the system does not tell.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+    found = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return found is None or bool(int(found[1], 16) >> (signal.SIGINT - 1) & 1)
 
 
 def fund(rpc_url: str, address: bytes, wei: int) -> None:
