@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from commonweight.core import seeds  # noqa: E402
 from commonweight.core.hashing import abi_sha256  # noqa: E402
 from commonweight.core.works import Header  # noqa: E402
-from commonweight.nodes.exhibits import packed  # noqa: E402
+from commonweight.nodes.exhibits import fields, packed  # noqa: E402
 from tests.benchmarks import contracts_peer  # noqa: E402
 from tests.reference.anvil import TOKEN, Chain  # noqa: E402
 
@@ -122,19 +122,6 @@ PARAMS: dict[str, int] = {
     "aggT": 600,
 }
 RULE = {"length": 4096, "shift": 8, "trim": 0, "lrNum": 7, "lrDen": 10, "momentumNum": 9, "momentumDen": 10}
-
-
-def fields(header: Header) -> tuple[Any, ...]:
-    """The ABI tuple of a header."""
-    return (
-        header.update_root,
-        header.update_length,
-        header.trajectory_root,
-        header.trajectory_count,
-        header.step_root,
-        header.step_count,
-        header.meta_root,
-    )
 
 
 class Task:

@@ -163,7 +163,7 @@ class Chain:
     def mine(self, blocks: int = 1, seconds: int = 0) -> None:
         """Let time pass, then mine."""
         if seconds:
-            self.rpc("evm_increaseTime", seconds)
+            self.rpc("evm_setNextBlockTimestamp", self.now() + seconds)
         self.rpc("anvil_mine", hex(blocks))
 
     def now(self) -> int:
