@@ -108,8 +108,8 @@ build/bench-venv/toploc:
 	@build/bench-venv/bin/python -m pip install -q --no-build-isolation --no-deps --no-binary toploc toploc==0.1.6
 	@touch $@
 
-fuzz: setup build/fuzz-venv/atheris ## fuzz every decoder (RUNS=10000000 TARGETS="proofs sketch" for a long run)
-	@for target in $(TARGETS); do OMP_NUM_THREADS=1 build/fuzz-venv/bin/python -m tests.fuzz $$target $(RUNS) || exit 1; done
+fuzz: setup build/fuzz-venv/atheris ## fuzz every decoder (RUNS=500000 TOTAL=10000000 TARGETS="proofs" goes on to a total)
+	@for target in $(TARGETS); do OMP_NUM_THREADS=1 build/fuzz-venv/bin/python -m tests.fuzz $$target $(RUNS) $(TOTAL) || exit 1; done
 
 build/fuzz-venv/atheris:
 	@$(BIN)/python -m venv build/fuzz-venv

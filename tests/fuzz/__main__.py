@@ -1,25 +1,37 @@
-"""``python -m tests.fuzz TARGET RUNS``: fuzz one target with atheris; findings go to ``build/fuzz/TARGET``.
+"""``python -m tests.fuzz TARGET RUNS [TOTAL]``: fuzz one target with atheris; findings go to ``build/fuzz/TARGET``.
 
-An execution may take 1 s; one allocation, and the whole process beside the libraries it loads, 512 MiB.
+An execution may take 1 s; one allocation, and the whole process beside the libraries it loads, 512 MiB. With TOTAL only
+what ``build/fuzz/report.json`` lacks to it is run, at most RUNS: corpus and record are kept, so a long run can be cut.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import atheris
 
 BASE_MB = {False: 0, True: 512}
 """torch and the fuzzer's own tables are in memory before the first input."""
+REPORT = Path("build/fuzz/report.json")
+NOTE_EVERY = 20_000
+"""Executions that a run which is killed may leave out of the record."""
 
 
 def main() -> None:
     """Run one target; the last line says how many executions a second there were."""
     name, runs = sys.argv[1], int(sys.argv[2])
+    if len(sys.argv) > 3:
+        done = _rows().get(name, {"executions": 0})["executions"]
+        runs = min(runs, int(sys.argv[3]) - done)
+        if runs <= 0:
+            print(f"fuzz {name}: {done} executions before", flush=True)
+            return
     # Else the compiled kernels would be loaded amid the run, which takes longer than an execution may.
     os.environ.setdefault("COMMONWEIGHT_NUMBA", "on")
     with atheris.instrument_imports(include=["commonweight", "tests.fuzz"]):
@@ -32,15 +44,19 @@ def main() -> None:
     target = TARGETS[name]
     # The first call loads what a target imports lazily, before memory and time are watched.
     run(target, seeds()[name][0])
-    start, count = time.monotonic(), 0
+    begun, noted, count = time.monotonic(), time.monotonic(), 0
 
     def one(data: bytes) -> None:
-        nonlocal count
-        count += 1
+        nonlocal count, noted
         run(target, data)
+        count += 1
+        if count % NOTE_EVERY == 0 or count == runs:
+            now = time.monotonic()
+            _note(name, (count - 1) % NOTE_EVERY + 1, now - noted)
+            noted = now
         if count == runs:
-            seconds = time.monotonic() - start
-            _report(name, count, seconds)
+            seconds = now - begun
+            print(f"fuzz {name}: {count} in {seconds:.0f} s, {count / seconds:.0f} a second", flush=True)
 
     options = [
         f"-runs={runs}",
@@ -57,18 +73,26 @@ def main() -> None:
     atheris.Fuzz()
 
 
-def _report(name: str, count: int, seconds: float) -> None:
-    """Print how fast it was, and add it to what all runs of this checkout came to."""
-    print(f"fuzz {name}: {count} executions in {seconds:.0f} s, {count / seconds:.0f} a second", flush=True)
-    path = Path("build/fuzz/report.json")
-    rows = json.loads(path.read_text()) if path.exists() else {}
-    before = rows.get(name, {"executions": 0, "seconds": 0.0})
-    rows[name] = {
-        "executions": before["executions"] + count,
-        "seconds": round(before["seconds"] + seconds, 1),
-        "a_second": round(count / seconds),
-    }
-    path.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+def _rows() -> dict[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = json.loads(REPORT.read_text()) if REPORT.exists() else {}
+    return rows
+
+
+def _note(name: str, count: int, seconds: float) -> None:
+    """Add some executions to what all runs of this checkout came to."""
+    with REPORT.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # targets may run side by side
+        rows = _rows()
+        before = rows.get(name, {"executions": 0, "seconds": 0.0})
+        executions, took = before["executions"] + count, before["seconds"] + seconds
+        rows[name] = {
+            "executions": executions,
+            "seconds": round(took, 1),
+            "a_second": round(executions / took),
+        }
+        scratch = REPORT.with_suffix(".new")
+        scratch.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+        scratch.replace(REPORT)
 
 
 if __name__ == "__main__":
