@@ -1,7 +1,8 @@
 """``python -m tests.fuzz TARGET RUNS [TOTAL]``: fuzz one target with atheris; findings go to ``build/fuzz/TARGET``.
 
-An execution may take 1 s; one allocation, and the whole process beside the libraries it loads, 512 MiB. With TOTAL only
-what ``build/fuzz/report.json`` lacks to it is run, at most RUNS: corpus and record are kept, so a long run can be cut.
+An execution may take 1 s of CPU time (on a busy machine the clock says little); one allocation, and the whole process
+beside the libraries it loads, 512 MiB. With TOTAL only what ``build/fuzz/report.json`` lacks to it is run, at most
+RUNS: corpus and record are kept, so a long run can be cut.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import atheris
 BASE_MB = {False: 0, True: 512}
 """torch and the fuzzer's own tables are in memory before the first input."""
 REPORT = Path("build/fuzz/report.json")
+SECONDS = 1.0
 NOTE_EVERY = 20_000
 """Executions that a run which is killed may leave out of the record."""
 
@@ -48,7 +50,10 @@ def main() -> None:
 
     def one(data: bytes) -> None:
         nonlocal count, noted
+        start = time.process_time()
         run(target, data)
+        if time.process_time() - start > SECONDS:
+            raise AssertionError(f"an execution took more than {SECONDS:g} s")
         count += 1
         if count % NOTE_EVERY == 0 or count == runs:
             now = time.monotonic()
@@ -60,7 +65,7 @@ def main() -> None:
 
     options = [
         f"-runs={runs}",
-        "-timeout=1",
+        "-timeout=60",
         "-max_len=4096",
         "-malloc_limit_mb=512",
         f"-rss_limit_mb={512 + BASE_MB[name in NEED_TORCH]}",

@@ -34,11 +34,9 @@ class TrainState:
     def encode(self) -> bytes:
         """theta, m, v as little-endian float32, each zero-padded to whole leaves."""
         count = self.theta.numel()
-        out = np.empty((3, fixed.padded(count)), dtype="<f4")
-        for row, values in zip(out, (self.theta, self.m, self.v), strict=True):
-            row[:count] = values.numpy()
-            row[count:] = 0
-        return out.tobytes()
+        padding = bytes(4 * (fixed.padded(count) - count))
+        parts = (t.numpy().astype("<f4", copy=False) for t in (self.theta, self.m, self.v))
+        return b"".join(piece for part in parts for piece in (part.data, padding))
 
     @property
     def root(self) -> bytes:
