@@ -15,6 +15,8 @@ from llvmlite import ir
 from numba import njit, types, uint32
 from numba.extending import intrinsic
 
+from .lanes import aligned
+
 LANES = 128
 """Messages side by side. More than a vector holds, so that waiting for one round's sums is hidden by the others."""
 _OPTIONS = {"cache": True, "nogil": True, "boundscheck": False, "error_model": "numpy"}
@@ -204,10 +206,15 @@ def _hash(rows, tag, state, scratch, words):
 
 
 @njit(**_OPTIONS)
+def _rows(count):
+    return aligned(4 * LANES * count).view(np.uint32).reshape((count, LANES))
+
+
+@njit(**_OPTIONS)
 def _digests(rows, tag, out):
     count, width = rows.shape
-    state, scratch = np.empty((8, LANES), dtype=np.uint32), np.empty((24, LANES), dtype=np.uint32)
-    words, rest = np.empty((17, LANES), dtype=np.uint32), np.zeros((LANES, width), dtype=np.uint32)
+    state, scratch, words = _rows(8), _rows(24), _rows(17)
+    rest = np.zeros((LANES, width), dtype=np.uint32)
     for start in range(0, count, LANES):
         some = min(LANES, count - start)
         if some == LANES:

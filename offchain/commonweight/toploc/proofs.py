@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +24,8 @@ from .topk import NOT_FINITE, Bits, injective_moduli, select, select_on_device
 
 Floats = npt.NDArray[np.float64]
 Wide = npt.NDArray[np.uint32]
-Values = TypeVar("Values", Bits, Wide)
 
+_NO_BITS, _NO_WIDE = np.empty((0, 0), dtype=np.uint16), np.empty((0, 0), dtype=np.uint32)
 CONTROL_EVERY = 4
 """One control point for so many top indices: a point where an honest proof has nothing to say."""
 CONTROL_LIMIT = 0.5
@@ -73,42 +72,40 @@ def chunk_count(tokens: int, chunk: int) -> int:
     return -(-tokens // chunk)
 
 
-def _split(values: Values, topk: int, chunk: int) -> list[Values]:
+def _require_room(tokens: int, dim: int, topk: int, chunk: int) -> None:
+    if tokens == 0 or (tokens % chunk or chunk) * dim < topk:
+        raise EncodingError(f"{tokens} hidden states are too few for the top {topk} of each chunk of {chunk}")
+
+
+def _split(values: Bits, topk: int, chunk: int) -> list[Bits]:
     """Rows of whole chunks, and the short last one as a row of its own. Raises `EncodingError` if too short."""
     tokens, dim = values.shape
-    full = tokens // chunk
-    rest = tokens - full * chunk
-    if tokens == 0 or (rest or chunk) * dim < topk:
-        raise EncodingError(f"{tokens} hidden states are too few for the top {topk} of each chunk of {chunk}")
-    parts: list[Values] = [values[: full * chunk].reshape(full, -1)] if full else []
-    if rest:
-        parts.append(values[full * chunk :].reshape(1, -1))
-    return parts
+    _require_room(tokens, dim, topk, chunk)
+    full = tokens // chunk * chunk
+    parts = (values[:full].reshape(-1, chunk * dim), values[full:].reshape(1, -1))
+    return [part for part in parts if part.size]
 
 
-def _parts(hidden: Tensor, topk: int, chunk: int) -> list[tuple[Bits, Wide]]:
-    """`_split` for kernels, which round float32 themselves: patterns of bfloat16, or of float32, and none of the other.
-
-    Raises `EncodingError` as `_split`.
-    """
+def _patterns(hidden: Tensor) -> tuple[Bits, Wide]:
+    """For kernels, which round float32 themselves: patterns of bfloat16, or of float32, and none of the other."""
     if hidden.dtype != torch.float32:
-        return [(rows, np.empty((0, 0), dtype=np.uint32)) for rows in _split(bf16_bits(hidden), topk, chunk)]
-    patterns = hidden.detach().contiguous().numpy().view(np.uint32)
-    return [(np.empty((0, 0), dtype=np.uint16), rows) for rows in _split(patterns, topk, chunk)]
+        return bf16_bits(hidden), _NO_WIDE
+    # Beside the kernels' work, each further call into the library is felt.
+    values = np.ascontiguousarray((hidden.detach() if hidden.requires_grad else hidden).numpy())
+    return _NO_BITS, values.view(np.uint32)
 
 
 def _top(hidden: Tensor, topk: int, chunk: int) -> tuple[Ints, Ints]:
     """Indices of the top values of each chunk and their bit patterns, ``(chunks, k)`` each. Raises `EncodingError`."""
-    if hidden.device.type != "cpu":
+    if not hidden.is_cpu:
         return _top_on_device(hidden, topk, chunk)
     compiled = fast.kernels(hidden.numel())
     if compiled is not None:
-        indices = np.empty((chunk_count(len(hidden), chunk), topk), dtype=np.int64)
-        values, done = np.empty_like(indices), 0
-        for rows, wide in _parts(hidden, topk, chunk):
-            part = slice(done, done + len(rows) + len(wide))
-            compiled.tops(rows, wide, topk, indices[part], values[part])
-            done = part.stop
+        tokens, dim = hidden.shape
+        _require_room(tokens, dim, topk, chunk)
+        indices = np.empty((chunk_count(tokens, chunk), topk), dtype=np.int64)
+        values = np.empty_like(indices)
+        compiled.tops(*_patterns(hidden), chunk, indices, values)
         return indices, _require_finite(values)
     found = [(rows, select(rows, topk)) for rows in _split(bf16_bits(hidden), topk, chunk)]
     indices = np.concatenate([top for _, top in found])
@@ -121,8 +118,7 @@ def _top_on_device(hidden: Tensor, topk: int, chunk: int) -> tuple[Ints, Ints]:
     bits = hidden.detach().to(torch.bfloat16).contiguous().view(torch.int16)
     tokens, dim = bits.shape
     full = tokens // chunk * chunk
-    if tokens == 0 or (tokens - full or chunk) * dim < topk:
-        raise EncodingError(f"{tokens} hidden states are too few for the top {topk} of each chunk of {chunk}")
+    _require_room(tokens, dim, topk, chunk)
     parts = [
         part for part in (bits[:full].reshape(-1, chunk * dim), bits[full:].reshape(1, -1)) if part.numel()
     ]
@@ -178,7 +174,7 @@ def verify(hidden: Tensor, proofs: Proofs, topk: int, chunk: int) -> ProofStats:
 
     Raises `EncodingError` when the number of proofs is not the number of chunks, or as `build` does.
     """
-    compiled = fast.kernels(hidden.numel()) if hidden.device.type == "cpu" else None
+    compiled = fast.kernels(hidden.numel()) if hidden.is_cpu else None
     if compiled is not None:
         return _verify_compiled(compiled, hidden, proofs, topk, chunk)
     top, own = _top(hidden, topk, chunk)
@@ -197,18 +193,19 @@ def verify(hidden: Tensor, proofs: Proofs, topk: int, chunk: int) -> ProofStats:
 def _verify_compiled(
     compiled: ModuleType, hidden: Tensor, proofs: Proofs, topk: int, chunk: int
 ) -> ProofStats:
-    parts = _parts(hidden, topk, chunk)
-    _require_count(chunk_count(len(hidden), chunk), proofs)
-    totals, done = np.zeros(5), 0
-    for rows, wide in parts:
-        part = slice(done, done + len(rows) + len(wide))
-        moduli, coefficients = proofs.moduli[part], np.ascontiguousarray(proofs.coefficients[part])
-        highest = compiled.judge(rows, wide, moduli, coefficients, CONTROL_EVERY, WORST_MANTISSA, totals)
-        if highest >= NOT_FINITE:
-            raise EncodingError("activations are not finite")
-        done = part.stop
+    tokens, dim = hidden.shape
+    _require_room(tokens, dim, topk, chunk)
+    chunks, totals = chunk_count(tokens, chunk), np.zeros(5)
+    _require_count(chunks, proofs)
+    bits, wide = _patterns(hidden)
+    coefficients = np.ascontiguousarray(proofs.coefficients)
+    highest = compiled.judge(
+        bits, wide, chunk, proofs.moduli, coefficients, CONTROL_EVERY, WORST_MANTISSA, totals
+    )
+    if highest >= NOT_FINITE:
+        raise EncodingError("activations are not finite")
     exponents, mantissa, signs, hits, score = totals.tolist()
-    return ProofStats(done, int(exponents), mantissa, int(signs), int(hits), score / done)
+    return ProofStats(chunks, int(exponents), mantissa, int(signs), int(hits), score / chunks)
 
 
 def _require_count(chunks: int, proofs: Proofs) -> None:

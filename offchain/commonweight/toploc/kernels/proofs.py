@@ -12,8 +12,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
+from ...core.lanes import aligned
 from ..field import GIANT, P, inverses
 
 EXACT = {"cache": True, "nogil": True, "boundscheck": False, "error_model": "numpy"}
@@ -28,7 +30,8 @@ _Q = 1.0 / P
 WIDTH = 64
 DIRECT = 1 << 13
 """Rows up to this long are gone through value by value; of longer ones, only blocks that hold something."""
-MOST = 1 << 15
+TILE = 256
+"""Values that are counted together; so many that a loop over them is unrolled, and 16 bits count them."""
 
 
 @njit(**EXACT)
@@ -57,27 +60,50 @@ def _strided_maxima(row, maxima):
             maxima[j] = max(maxima[j], np.uint16(part[j] & np.uint16(0x7FFF)))
 
 
-@njit(inline="always")
-def _at_least(values, bound):
-    """How many values reach ``bound``. Counters of 16 bits run in twice as many lanes, but hold no more than that."""
+@njit(**EXACT)
+def _at_least(tiles, bound):
+    """How many of some tiles of 15-bit values reach ``bound``."""
     count = 0
-    for start in range(0, values.size, MOST):
-        part, found = values[start : start + MOST], np.uint16(0)
-        for i in range(part.size):
+    for start in range(0, tiles.size, TILE):
+        part, found = tiles[start : start + TILE], np.uint16(0)
+        for i in range(TILE):
             found = np.uint16(found + np.uint16(part[i] >= bound))
         count += np.int64(found)
     return count
 
 
 @njit(**EXACT)
-def _kth(values, k):
-    """k-th largest of 15-bit values, bit by bit: fifteen passes of counting, which run in lanes."""
+def _tiled(values, size):
+    """The first ``size`` values in whole tiles, filled up with zeros; there is room for a tile more than that."""
+    whole = -(-size // TILE) * TILE
+    values[size:whole] = 0
+    return values[:whole]
+
+
+@njit(**EXACT)
+def _digit(tiles, k, found, shift):
+    """The largest of ``found`` plus 0 to 3 times ``1 << shift`` that ``k`` values reach: three counts in one pass."""
+    one, two, three = found + (1 << shift), found + (2 << shift), found + (3 << shift)
+    b1, b2, b3 = np.uint16(one), np.uint16(two), np.uint16(three)
+    c1 = c2 = c3 = 0
+    for start in range(0, tiles.size, TILE):
+        part = tiles[start : start + TILE]
+        n1 = n2 = n3 = np.uint16(0)
+        for i in range(TILE):
+            n1 = np.uint16(n1 + np.uint16(part[i] >= b1))
+            n2 = np.uint16(n2 + np.uint16(part[i] >= b2))
+            n3 = np.uint16(n3 + np.uint16(part[i] >= b3))
+        c1, c2, c3 = c1 + np.int64(n1), c2 + np.int64(n2), c3 + np.int64(n3)
+    return found + ((np.int64(c1 >= k) + np.int64(c2 >= k) + np.int64(c3 >= k)) << shift)
+
+
+@njit(**EXACT)
+def _kth(tiles, k):
+    """k-th largest of 15-bit values, two bits at a time: passes of counting, which run in lanes."""
     found = 0
-    for bit in range(14, -1, -1):
-        bound = np.uint16(found | (1 << bit))
-        if _at_least(values, bound) >= k:
-            found = np.int64(bound)
-    return np.uint16(found)
+    for shift in range(13, 0, -2):
+        found = _digit(tiles, k, found, shift)
+    return np.uint16(found + (_at_least(tiles, np.uint16(found + 1)) >= k))
 
 
 @njit(**EXACT)
@@ -90,44 +116,65 @@ def _keep(row, first, last, bound, count, found):
     return count
 
 
+@intrinsic
+def _trailing(context, word):
+    """Zero bits below the lowest one of a word; 64 of zero."""
+
+    def generate(context, builder, signature, args):
+        return builder.cttz(args[0], context.get_constant(types.boolean, False))
+
+    return types.uint64(types.uint64), generate
+
+
 @njit(**EXACT)
-def _few(row, k, found, magnitudes):
-    """k-th largest magnitude of a short row; the places of what reaches it, in order, and how many they are."""
+def _few(row, k, room):
+    """The places, in order, of all values of a short row that can be among the k largest; how many they are."""
+    maxima, found, magnitudes, hits, words = room
     n = row.size
     for j in range(n):
         magnitudes[j] = np.uint16(row[j] & np.uint16(0x7FFF))
-    last = _kth(magnitudes[:n], k)
-    hits = np.zeros(-(-n // 8) * 8, dtype=np.uint8)
+    if n < 8 * k:
+        bound = _kth(_tiled(magnitudes, n), k)
+    else:
+        # Of k groups of values each one's largest reaches this bound, so the k-th largest of all does too.
+        _strided_maxima(row, maxima[: 4 * k])
+        bound = _kth(_tiled(maxima, 4 * k), k)
     for j in range(n):
-        hits[j] = np.uint8(magnitudes[j] >= last)
-    # Eight values at a time: most eights hold nothing.
+        hits[j] = np.uint8(magnitudes[j] >= bound)
+    hits[n:] = 0
+    # Eight values at a time: most eights hold nothing, and hardly any more than two.
     eights = hits.view(np.uint64)
     some = 0
     for e in range(eights.size):
-        found[some] = e
+        words[some] = e
         some += eights[e] != 0
-    words = found[:some].copy()
     count = 0
     for i in range(some):
-        first = words[i] * 8
-        for j in range(first, first + 8):
-            found[count] = j
-            count += hits[j]
-    return last, count
+        word, first = eights[words[i]], words[i] * 8
+        found[count] = first + np.int64(_trailing(word) >> np.uint64(3))
+        word &= word - np.uint64(1)
+        found[count + 1] = first + np.int64(_trailing(word) >> np.uint64(3))
+        count += 1 + np.int64(word != 0)
+        word &= word - np.uint64(1)
+        while word != 0:
+            found[count] = first + np.int64(_trailing(word) >> np.uint64(3))
+            count += 1
+            word &= word - np.uint64(1)
+    return count
 
 
 @njit(**EXACT)
-def _many(row, k, maxima, found):
+def _many(row, k, room):
     """The same of a long row: only blocks that hold something are gone through."""
+    maxima, found = room[0], room[1]
     n = row.size
     blocks = -(-n // WIDTH)
     _block_maxima(row, maxima)
-    groups = maxima[:blocks]
+    size, groups = blocks, maxima
     if blocks < 4 * k:
-        groups = maxima[blocks : blocks + 4 * k]
-        _strided_maxima(row, groups)
-    # Of k groups of values each one's largest reaches this bound, so the k-th largest of all does too.
-    bound = _kth(groups, k) if n >= groups.size else np.uint16(0)
+        size, groups = 4 * k, maxima[blocks:]
+        _strided_maxima(row, groups[:size])
+    bound = _kth(_tiled(groups, size), k) if n >= size else np.uint16(0)
     count = 0
     for b in range(blocks):
         if maxima[b] >= bound:
@@ -136,27 +183,33 @@ def _many(row, k, maxima, found):
 
 
 @njit(**EXACT)
-def select(row, k, maxima, found, magnitudes, out):
-    """Indices of the k largest magnitudes, ascending; among equals the smaller index.
+def _room(n, k):
+    """Scratch of `select` for rows of ``n`` values: maxima, found, magnitudes, hits, words."""
+    maxima = aligned(2 * (-(-n // WIDTH) + 4 * k + TILE)).view(np.uint16)
+    found, magnitudes = aligned(8 * (n + 2)).view(np.int64), aligned(2 * (n + TILE)).view(np.uint16)
+    eights = -(-n // 8)
+    hits, words = aligned(8 * eights), aligned(8 * (eights + 1)).view(np.int64)
+    return maxima, found, magnitudes, hits, words
 
-    ``found`` int64 and ``magnitudes`` uint16 have room for one value more than the row.
-    """
-    if row.size <= DIRECT:
-        last, count = _few(row, k, found, magnitudes)
-        for i in range(count):
-            magnitudes[i] = row[found[i]] & np.uint16(0x7FFF)
-    else:
-        count = _many(row, k, maxima, found)
-        for i in range(count):
-            magnitudes[i] = row[found[i]] & np.uint16(0x7FFF)
-        last = _kth(magnitudes[:count], k)
-    ties = k - (_at_least(magnitudes[:count], np.uint16(last + 1)) if last < 0x7FFF else 0)
+
+@njit(**EXACT)
+def select(row, k, room, out):
+    """Indices of the k largest magnitudes, ascending; among equals the smaller index. ``room`` is `_room`'s."""
+    count = _few(row, k, room) if row.size <= DIRECT else _many(row, k, room)
+    found, magnitudes = room[1], room[2]
+    for i in range(count):
+        magnitudes[i] = row[found[i]] & np.uint16(0x7FFF)
+    tiles = _tiled(magnitudes, count)
+    last = _kth(tiles, k)
+    ties = k - (_at_least(tiles, np.uint16(last + 1)) if last < 0x7FFF else 0)
     at = 0
     for i in range(count):
-        if magnitudes[i] > last or (magnitudes[i] == last and ties > 0):
-            ties -= np.int64(magnitudes[i] == last)
-            out[at] = found[i]
-            at += 1
+        if at == k:
+            break
+        equal = magnitudes[i] == last
+        out[at] = found[i]
+        at += (magnitudes[i] > last) | (equal & (ties > 0))
+        ties -= np.int64(equal)
 
 
 @njit(**EXACT)
@@ -203,16 +256,14 @@ def _select_heap(row, k, maxima, keys, ids, out):
 def top(rows, k, heap):
     """Indices of each row's k largest magnitudes, int64 ``(chunks, k)``; ``rows`` uint16 ``(chunks, n)``."""
     count, n = rows.shape
-    maxima = np.empty(-(-n // WIDTH) + 4 * k, dtype=np.uint16)
     out = np.empty((count, k), dtype=np.int64)
-    found = np.empty(n + 1, dtype=np.int64)
-    magnitudes = np.empty(n + 1, dtype=np.uint16)
-    keys = np.empty(k, dtype=np.int64)
+    room = _room(n, k)
+    keys, ids = np.empty(k, dtype=np.int64), np.empty(k, dtype=np.int64)
     for c in range(count):
         if heap:
-            _select_heap(rows[c], k, maxima, keys, found[:k], out[c])
+            _select_heap(rows[c], k, room[0], keys, ids, out[c])
         else:
-            select(rows[c], k, maxima, found, magnitudes, out[c])
+            select(rows[c], k, room, out[c])
     return out
 
 
@@ -229,21 +280,31 @@ def _narrow(wide, out):
 
 
 @njit(**EXACT)
-def tops(rows, wide, k, indices, values):
-    """Indices of each row's k largest magnitudes and the patterns there, into int64 ``(chunks, k)`` each.
+def _chunk(bits, wide, c, chunk, row):
+    """Patterns of bfloat16 of one chunk; ``row`` has room for those of a whole one.
 
-    ``rows`` uint16 ``(chunks, n)`` of bfloat16, or none of them: then ``wide`` uint32 ``(chunks, n)`` of float32.
+    ``bits`` uint16 ``(tokens, dim)`` of bfloat16, or none of them: then ``wide`` uint32 ``(tokens, dim)`` of float32.
     """
-    count, n = wide.shape if rows.shape[0] == 0 else rows.shape
-    maxima = np.empty(-(-n // WIDTH) + 4 * k, dtype=np.uint16)
-    found, magnitudes = np.empty(n + 1, dtype=np.int64), np.empty(n + 1, dtype=np.uint16)
-    row = np.empty(n, dtype=np.uint16)
-    for c in range(count):
-        if rows.shape[0] == 0:
-            _narrow(wide[c], row)
-        else:
-            row = rows[c]
-        select(row, k, maxima, found, magnitudes, indices[c])
+    if bits.shape[0] == 0:
+        part = wide[c * chunk : (c + 1) * chunk].reshape(-1)
+        out = row[: part.size]
+        _narrow(part, out)
+        return out
+    return bits[c * chunk : (c + 1) * chunk].reshape(-1)
+
+
+@njit(**EXACT)
+def tops(bits, wide, chunk, indices, values):
+    """Indices of each chunk's k largest magnitudes and the patterns there, into int64 ``(chunks, k)`` each.
+
+    ``bits`` and ``wide`` as for `_chunk`.
+    """
+    chunks, k = indices.shape
+    n = chunk * max(bits.shape[1], wide.shape[1])
+    room, patterns = _room(n, k), aligned(2 * n).view(np.uint16)
+    for c in range(chunks):
+        row = _chunk(bits, wide, c, chunk, patterns)
+        select(row, k, room, indices[c])
         for i in range(k):
             values[c, i] = row[indices[c, i]]
 
@@ -260,6 +321,16 @@ def _reduce(value):
 def _whole(value):
     found = np.int64(value)
     return np.int64(0) if found == P else found
+
+
+@njit(**EXACT)
+def _floats(count):
+    return aligned(8 * count).view(np.float64)
+
+
+@njit(**EXACT)
+def _table(count):
+    return _floats(GIANT * count).reshape((GIANT, count))
 
 
 @njit(**WHOLE)
@@ -382,10 +453,9 @@ def _interpolate(x, y, inverse, powers, old, new, padded, weights, sums, out):
 def interpolate(x, y, inverse, out):
     """Each row's polynomial; ``x`` below P and ``y`` int64 ``(chunks, k)``; ``out`` the same."""
     chunks, k = x.shape
-    points, values = np.empty(k), np.empty(k)
-    powers, weights, sums = np.empty((GIANT, k)), np.empty(k), np.empty(k)
-    old, new = np.empty(k + 9), np.empty(k + 9)
-    padded = np.empty(-(-k // GIANT) * GIANT)
+    points, values, weights, sums = _floats(k), _floats(k), _floats(k), _floats(k)
+    powers, old, new = _table(k), _floats(k + 9), _floats(k + 9)
+    padded = _floats(-(-k // GIANT) * GIANT)
     for c in range(chunks):
         for i in range(k):
             points[i] = x[c, i]
@@ -398,8 +468,9 @@ def evaluate(coefficients, x, out):
     """Each row's polynomial at the row's points; int64 ``(chunks, k)``, ``(chunks, n)``; ``out`` int64 as ``x``."""
     chunks, k = coefficients.shape
     n = x.shape[1]
-    points, values, powers = np.empty(n), np.empty(n), np.empty((GIANT, n))
-    padded = np.zeros(-(-k // GIANT) * GIANT)
+    points, values, powers = _floats(n), _floats(n), _table(n)
+    padded = _floats(-(-k // GIANT) * GIANT)
+    padded[:] = 0
     for c in range(chunks):
         for j in range(k):
             padded[j] = coefficients[c, j]
@@ -421,42 +492,43 @@ def inverse_table():
 
 
 @njit(**WHOLE)
-def judge(rows, wide, moduli, coefficients, every, worst, totals):
+def judge(bits, wide, chunk, moduli, coefficients, every, worst, totals):
     """Add the statistics of some chunks to ``totals``, float64 ``(5,)``, as `proofs.ProofStats` defines them.
 
-    ``rows`` and ``wide`` as for `tops`; ``moduli`` ``(chunks,)`` and ``coefficients`` ``(chunks, k)`` int64; every
+    ``bits`` and ``wide`` as for `_chunk`; ``moduli`` ``(chunks,)`` and ``coefficients`` ``(chunks, k)`` int64; every
     ``every``-th top index has a control point; ``worst`` is the mantissa error without one equal exponent. Totals:
     largest number of exponents that differ, of mean mantissa error, of signs that differ, of control points that look
     like a top value; sum of scores. Returns the largest magnitude of all.
     """
-    chunks, n = wide.shape if rows.shape[0] == 0 else rows.shape
-    k = coefficients.shape[1]
+    chunks, k = coefficients.shape
+    n = chunk * max(bits.shape[1], wide.shape[1])
     controls = -(-k // every)
-    maxima = np.empty(-(-n // WIDTH) + 4 * k, dtype=np.uint16)
-    found, magnitudes = np.empty(n + 1, dtype=np.int64), np.empty(n + 1, dtype=np.uint16)
-    top = np.empty(k, dtype=np.int64)
-    points, values = np.empty(k + controls), np.empty(k + controls)
-    powers, padded = np.empty((GIANT, k + controls)), np.zeros(-(-k // GIANT) * GIANT)
-    row = np.empty(n, dtype=np.uint16)
+    room, patterns = _room(n, k), aligned(2 * n).view(np.uint16)
+    top, mine = np.empty(k, dtype=np.int64), np.empty(k, dtype=np.int64)
+    points, values, powers = _floats(k + controls), _floats(k + controls), _table(k + controls)
+    padded = _floats(-(-k // GIANT) * GIANT)
+    padded[:] = 0
     highest = 0
     for c in range(chunks):
-        modulus = moduli[c]
-        if rows.shape[0] == 0:
-            _narrow(wide[c], row)
-        else:
-            row = rows[c]
-        select(row, k, maxima, found, magnitudes, top)
+        modulus, row = moduli[c], _chunk(bits, wide, c, chunk, patterns)
+        select(row, k, room, top)
         for i in range(k):
-            points[i] = top[i] % modulus
+            points[i] = top[i]
             padded[i] = coefficients[c, i]
+        if n > modulus:
+            for i in range(k):
+                points[i] = top[i] % modulus
         for i in range(controls):
-            points[k + i] = (np.int64(points[i * every]) + modulus // 2) % modulus
+            control = points[i * every] + modulus // 2
+            points[k + i] = control - modulus if control >= modulus else control
         _powers(points, powers)
         _horner(padded, powers, values)
-        low, high = 255, 0
-        exponents = errors = signs = hits = 0
         for i in range(k):
-            own, claimed = np.int64(row[top[i]]), _whole(values[i])
+            mine[i] = row[top[i]]
+        low, high = 255, 0
+        exponents = errors = signs = 0
+        for i in range(k):
+            own, claimed = mine[i], _whole(values[i])
             highest = max(highest, own & 0x7FFF)
             exponent = own >> 7 & 0xFF
             low, high = min(low, exponent), max(high, exponent)
@@ -464,6 +536,7 @@ def judge(rows, wide, moduli, coefficients, every, worst, totals):
             exponents += other
             errors += 0 if other else abs((own & 0x7F) - (claimed & 0x7F))
             signs += own >> 15 != claimed >> 15
+        hits = 0
         for i in range(k, k + controls):
             exponent = _whole(values[i]) >> 7 & 0xFF
             hits += low <= exponent <= high

@@ -7,6 +7,8 @@ import math
 import numpy as np
 from numba import njit, uint64
 
+from ...core.lanes import aligned
+
 EXACT = {"cache": True, "nogil": True, "boundscheck": False, "error_model": "numpy"}
 
 LANES = 256
@@ -64,7 +66,8 @@ def race(logits, rows, temperature):
     """
     count, vocab = logits.shape
     tokens, scores = np.zeros(count, dtype=np.int64), np.full(count, np.nan)
-    raw, highest = np.empty(LANES, dtype=np.float32), np.empty(min(LANES, vocab), dtype=np.float32)
+    raw = aligned(4 * LANES).view(np.float32)
+    highest = aligned(4 * min(LANES, vocab)).view(np.float32)
     mantissa, factor = raw.view(np.int32), np.float32(1 / temperature)
     steps = np.arange(1, LANES + 1).astype(np.uint64) * _GOLDEN
     for r in range(count):
