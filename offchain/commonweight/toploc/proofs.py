@@ -23,9 +23,9 @@ from .field import Ints, P, evaluate, interpolate
 from .topk import NOT_FINITE, Bits, injective_moduli, select, select_on_device
 
 Floats = npt.NDArray[np.float64]
-Wide = npt.NDArray[np.uint32]
+Wide = npt.NDArray[np.float32]
 
-_NO_BITS, _NO_WIDE = np.empty((0, 0), dtype=np.uint16), np.empty((0, 0), dtype=np.uint32)
+_NO_BITS, _NO_WIDE = np.empty((0, 0), dtype=np.uint16), np.empty((0, 0), dtype=np.float32)
 CONTROL_EVERY = 4
 """One control point for so many top indices: a point where an honest proof has nothing to say."""
 CONTROL_LIMIT = 0.5
@@ -87,12 +87,11 @@ def _split(values: Bits, topk: int, chunk: int) -> list[Bits]:
 
 
 def _patterns(hidden: Tensor) -> tuple[Bits, Wide]:
-    """For kernels, which round float32 themselves: patterns of bfloat16, or of float32, and none of the other."""
+    """For kernels, which round float32 themselves: patterns of bfloat16, or float32 values, and none of the other."""
     if hidden.dtype != torch.float32:
         return bf16_bits(hidden), _NO_WIDE
-    # Beside the kernels' work, each further call into the library is felt.
-    values = np.ascontiguousarray((hidden.detach() if hidden.requires_grad else hidden).numpy())
-    return _NO_BITS, values.view(np.uint32)
+    # Beside the kernels' work, each further call into a library is felt.
+    return _NO_BITS, np.ascontiguousarray((hidden.detach() if hidden.requires_grad else hidden).numpy())
 
 
 def _top(hidden: Tensor, topk: int, chunk: int) -> tuple[Ints, Ints]:
@@ -195,17 +194,15 @@ def _verify_compiled(
 ) -> ProofStats:
     tokens, dim = hidden.shape
     _require_room(tokens, dim, topk, chunk)
-    chunks, totals = chunk_count(tokens, chunk), np.zeros(5)
-    _require_count(chunks, proofs)
+    _require_count(chunk_count(tokens, chunk), proofs)
     bits, wide = _patterns(hidden)
     coefficients = np.ascontiguousarray(proofs.coefficients)
-    highest = compiled.judge(
-        bits, wide, chunk, proofs.moduli, coefficients, CONTROL_EVERY, WORST_MANTISSA, totals
+    exponents, mantissa, signs, hits, score, highest = compiled.judge(
+        bits, wide, chunk, proofs.moduli, coefficients, CONTROL_EVERY, WORST_MANTISSA
     )
     if highest >= NOT_FINITE:
         raise EncodingError("activations are not finite")
-    exponents, mantissa, signs, hits, score = totals.tolist()
-    return ProofStats(chunks, int(exponents), mantissa, int(signs), int(hits), score / chunks)
+    return ProofStats(len(proofs), exponents, mantissa, signs, hits, score / len(proofs))
 
 
 def _require_count(chunks: int, proofs: Proofs) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -30,7 +31,7 @@ _Q = 1.0 / P
 WIDTH = 64
 DIRECT = 1 << 13
 """Rows up to this long are gone through value by value; of longer ones, only blocks that hold something."""
-TILE = 256
+TILE = 128
 """Values that are counted together; so many that a loop over them is unrolled, and 16 bits count them."""
 
 
@@ -126,10 +127,26 @@ def _trailing(context, word):
     return types.uint64(types.uint64), generate
 
 
+@intrinsic
+def _reaching(context, address, bound):
+    """Which of the 64 values of 16 bits at an address reach ``bound``: bit j of a word for value j."""
+    short, lanes = ir.IntType(16), 64
+
+    def generate(context, builder, signature, args):
+        vector = ir.VectorType(short, lanes)
+        values = builder.load(builder.inttoptr(args[0], vector.as_pointer()), align=2)
+        alone = builder.insert_element(ir.Constant(vector, ir.Undefined), args[1], ir.Constant(short, 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
+        bounds = builder.shuffle_vector(alone, ir.Constant(vector, ir.Undefined), zeros)
+        return builder.bitcast(builder.icmp_unsigned(">=", values, bounds), ir.IntType(64))
+
+    return types.uint64(types.uint64, types.uint16), generate
+
+
 @njit(**EXACT)
 def _few(row, k, room):
     """The places, in order, of all values of a short row that can be among the k largest; how many they are."""
-    maxima, found, magnitudes, hits, words = room
+    maxima, found, magnitudes = room
     n = row.size
     for j in range(n):
         magnitudes[j] = np.uint16(row[j] & np.uint16(0x7FFF))
@@ -139,25 +156,13 @@ def _few(row, k, room):
         # Of k groups of values each one's largest reaches this bound, so the k-th largest of all does too.
         _strided_maxima(row, maxima[: 4 * k])
         bound = _kth(_tiled(maxima, 4 * k), k)
-    for j in range(n):
-        hits[j] = np.uint8(magnitudes[j] >= bound)
-    hits[n:] = 0
-    # Eight values at a time: most eights hold nothing, and hardly any more than two.
-    eights = hits.view(np.uint64)
-    some = 0
-    for e in range(eights.size):
-        words[some] = e
-        some += eights[e] != 0
     count = 0
-    for i in range(some):
-        word, first = eights[words[i]], words[i] * 8
-        found[count] = first + np.int64(_trailing(word) >> np.uint64(3))
-        word &= word - np.uint64(1)
-        found[count + 1] = first + np.int64(_trailing(word) >> np.uint64(3))
-        count += 1 + np.int64(word != 0)
-        word &= word - np.uint64(1)
+    for first in range(0, n, 64):
+        word = _reaching(types.uint64(magnitudes[first:].ctypes.data), bound)
+        if n - first < 64:
+            word &= (np.uint64(1) << np.uint64(n - first)) - np.uint64(1)
         while word != 0:
-            found[count] = first + np.int64(_trailing(word) >> np.uint64(3))
+            found[count] = first + np.int64(_trailing(word))
             count += 1
             word &= word - np.uint64(1)
     return count
@@ -184,12 +189,10 @@ def _many(row, k, room):
 
 @njit(**EXACT)
 def _room(n, k):
-    """Scratch of `select` for rows of ``n`` values: maxima, found, magnitudes, hits, words."""
+    """Scratch of `select` for rows of ``n`` values: maxima, found, magnitudes."""
     maxima = aligned(2 * (-(-n // WIDTH) + 4 * k + TILE)).view(np.uint16)
-    found, magnitudes = aligned(8 * (n + 2)).view(np.int64), aligned(2 * (n + TILE)).view(np.uint16)
-    eights = -(-n // 8)
-    hits, words = aligned(8 * eights), aligned(8 * (eights + 1)).view(np.int64)
-    return maxima, found, magnitudes, hits, words
+    found, magnitudes = aligned(8 * (n + 1)).view(np.int64), aligned(2 * (n + TILE)).view(np.uint16)
+    return maxima, found, magnitudes
 
 
 @njit(**EXACT)
@@ -283,10 +286,10 @@ def _narrow(wide, out):
 def _chunk(bits, wide, c, chunk, row):
     """Patterns of bfloat16 of one chunk; ``row`` has room for those of a whole one.
 
-    ``bits`` uint16 ``(tokens, dim)`` of bfloat16, or none of them: then ``wide`` uint32 ``(tokens, dim)`` of float32.
+    ``bits`` uint16 ``(tokens, dim)`` of bfloat16, or none of them: then ``wide`` float32 ``(tokens, dim)``.
     """
     if bits.shape[0] == 0:
-        part = wide[c * chunk : (c + 1) * chunk].reshape(-1)
+        part = wide[c * chunk : (c + 1) * chunk].reshape(-1).view(np.uint32)
         out = row[: part.size]
         _narrow(part, out)
         return out
@@ -492,13 +495,13 @@ def inverse_table():
 
 
 @njit(**WHOLE)
-def judge(bits, wide, chunk, moduli, coefficients, every, worst, totals):
-    """Add the statistics of some chunks to ``totals``, float64 ``(5,)``, as `proofs.ProofStats` defines them.
+def judge(bits, wide, chunk, moduli, coefficients, every, worst):
+    """Statistics of a sequence, as `proofs.ProofStats` defines them.
 
     ``bits`` and ``wide`` as for `_chunk`; ``moduli`` ``(chunks,)`` and ``coefficients`` ``(chunks, k)`` int64; every
-    ``every``-th top index has a control point; ``worst`` is the mantissa error without one equal exponent. Totals:
-    largest number of exponents that differ, of mean mantissa error, of signs that differ, of control points that look
-    like a top value; sum of scores. Returns the largest magnitude of all.
+    ``every``-th top index has a control point; ``worst`` is the mantissa error without one equal exponent. Returns the
+    largest number of exponents that differ, mean mantissa error, number of signs that differ and of control points
+    that look like a top value; the sum of scores; the largest magnitude.
     """
     chunks, k = coefficients.shape
     n = chunk * max(bits.shape[1], wide.shape[1])
@@ -508,7 +511,8 @@ def judge(bits, wide, chunk, moduli, coefficients, every, worst, totals):
     points, values, powers = _floats(k + controls), _floats(k + controls), _table(k + controls)
     padded = _floats(-(-k // GIANT) * GIANT)
     padded[:] = 0
-    highest = 0
+    highest = most_exponents = most_signs = most_hits = 0
+    most_mean = total = 0.0
     for c in range(chunks):
         modulus, row = moduli[c], _chunk(bits, wide, c, chunk, patterns)
         select(row, k, room, top)
@@ -541,7 +545,7 @@ def judge(bits, wide, chunk, moduli, coefficients, every, worst, totals):
             exponent = _whole(values[i]) >> 7 & 0xFF
             hits += low <= exponent <= high
         mean = errors / (k - exponents) if exponents < k else worst
-        totals[0], totals[1] = max(totals[0], exponents), max(totals[1], mean)
-        totals[2], totals[3] = max(totals[2], signs), max(totals[3], hits)
-        totals[4] += mean + 8 * exponents / k
-    return highest
+        most_exponents, most_mean = max(most_exponents, exponents), max(most_mean, mean)
+        most_signs, most_hits = max(most_signs, signs), max(most_hits, hits)
+        total += mean + 8 * exponents / k
+    return most_exponents, most_mean, most_signs, most_hits, total, highest
