@@ -17,14 +17,14 @@ from ...chain.client import Head
 from ...core.duties import poll_over
 from ...core.events import Event
 from ...core.state import Round, State, Task, WorkState
-from .story import line, namer, tokens
+from ...nodes.story import line, namer, tokens
 
 BARS = "▁▂▃▄▅▆▇█"
 RECENT = 10
 
 
 def phase(state: State, round_: Round, now: int) -> str:
-    """Where a round stands, in one word or two."""
+    """Where a round stands, in one word, and the seconds until its window closes."""
     if round_.settled:
         return "settled"
     if round_.proposal is not None:
@@ -32,9 +32,15 @@ def phase(state: State, round_: Round, now: int) -> str:
     if round_.poll is not None:
         poll = state.polls[round_.poll]
         if now < poll.seal_end:
-            return "checking"
-        return "opening" if poll_over(poll, now) else "revealing"
-    return "claiming" if round_.train_end is None else "training"
+            return _until("checking", poll.seal_end, now)
+        return "opening" if poll_over(poll, now) else _until("revealing", poll.reveal_end, now)
+    if round_.train_end is None:
+        return _until("claiming", round_.claim_end, now)
+    return _until("training", round_.train_end, now)
+
+
+def _until(word: str, end: int, now: int) -> str:
+    return f"{word} {end - now}s" if end > now else word
 
 
 def activity(state: State, task: Task, who: bytes, now: int) -> str:
