@@ -194,9 +194,8 @@ class Node:
             return
         for event in events:
             fold([event], self.state)
-            if not caught_up:
-                continue
-            told = own_line(event, self.me, self.state)
+            ours = event.args.get("task", self.settings.task) == self.settings.task
+            told = own_line(event, self.me, self.state) if caught_up and ours else None
             if told:
                 self.kit.say(told)
 

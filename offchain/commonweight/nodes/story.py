@@ -121,7 +121,7 @@ def own_line(event: Event, me: bytes, state: State) -> str | None:
                     f"poll {a['poll']}: seat {seat.id} did not reveal its votes and lost {tokens(a['lost'])}"
                 )
     if event.name == "Drawn":
-        return f"round {a['round']}: all leases are taken or the time is over; training until {_clock(a['trainEnd'])}"
+        return f"round {a['round']}: claims are closed; training until {_clock(a['trainEnd'])}"
     about_me = event.name in MILESTONES or me in a.values() or _worker(event, state) == me
     return line(event, namer({me: "this node"})) if about_me else None
 

@@ -176,9 +176,10 @@ def earned(state: State, task: Task, who: bytes) -> int:
     """Rewards and fees of one participant so far, in token wei, bonds that came back left out."""
     rewards = sum(w.paid for r in task.rounds.values() for w in r.works.values() if w.trainer == who)
     seats = {s.id for s in state.seats.values() if s.owner == who}
-    fees = sum(
-        paid for poll in state.polls.values() for seat, (paid, _) in poll.settled.items() if seat in seats
-    )
+    polls = {round_.poll for round_ in task.rounds.values()}
+    polls |= {poll for poll, dispute in state.juries.items() if state.disputes[dispute].task == task.id}
+    settled = (state.polls[poll].settled for poll in polls if poll)
+    fees = sum(paid for votes in settled for seat, (paid, _) in votes.items() if seat in seats)
     return rewards + fees
 
 
