@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group
-from rich.live import Live
-from rich.panel import Panel
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +15,7 @@ from ...core.duties import poll_over
 from ...core.events import Event
 from ...core.state import Round, State, Task, WorkState
 from ...nodes.story import line, namer, tokens
+from ..live import LiveView
 
 BARS = "▁▂▃▄▅▆▇█"
 RECENT = 10
@@ -66,35 +64,15 @@ def spark(values: list[float]) -> str:
     return "".join(BARS[int((v - low) / (high - low or 1) * (len(BARS) - 1))] for v in values)
 
 
-class View:
-    """Live on a terminal; otherwise one line per event. `console` is stderr when stdout carries JSON."""
+class View(LiveView):
+    """What happened on the chain, and how rounds and participants stand."""
 
     def __init__(
         self, console: Console, title: str, names: Mapping[bytes, str], cheater: bytes | None
     ) -> None:
-        self.console = console
-        self.title = title
+        super().__init__(console, title, RECENT)
         self.names = dict(names)
         self.cheater = cheater
-        self.recent: deque[str] = deque(maxlen=RECENT)
-        self._live = (
-            Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
-        )
-
-    def __enter__(self) -> View:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
-
-    def say(self, text: str) -> None:
-        """A line of our own."""
-        self.recent.append(text)
-        if self._live is None:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def events(self, events: list[Event]) -> None:
         """Tell what happened on the chain."""
@@ -106,7 +84,7 @@ class View:
 
     def show(self, state: State, task: Task | None, now: int, block: int, losses: list[float]) -> None:
         """Redraw the live view."""
-        if self._live is None:
+        if self.live is None:
             return
         parts: list[Any] = [Text(f"{self.title}   block {block}", style="bold")]
         if task is not None:
@@ -114,8 +92,7 @@ class View:
                 rounds_table(state, task, now, losses),
                 people_table(state, task, self.names, self.cheater, now),
             ]
-        parts.append(Panel("\n".join(self.recent) or "starting", title="events", title_align="left"))
-        self._live.update(Group(*parts))
+        self.draw(*parts)
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
