@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -176,6 +177,7 @@ def play(
 
 def describe(folder: Path, context: int) -> None:
     """The sections of a task file that fit a Hugging Face folder."""
+    from ..core.spec import DecoderSpec
     from ..models.folder import read_config
 
     arch = read_config(folder, context)
@@ -184,11 +186,13 @@ def describe(folder: Path, context: int) -> None:
     for name in ("vocab", "dim", "layers", "heads", "hidden", "context"):
         print(f"{name} = {getattr(m, name)}")
     print("\n[decoder]")
-    for name in ("kv_heads", "head_dim"):
-        print(f"{name} = {getattr(arch, name)}")
-    print(f"norm_eps = {arch.norm_eps!r}\nrope_base = {arch.rope_base!r}")
-    for name in ("qkv_bias", "qk_norm", "tied"):
-        print(f"{name} = {str(getattr(arch, name)).lower()}")
+    extra = arch.spec()
+    for field in fields(DecoderSpec):
+        value = getattr(extra, field.name)
+        if isinstance(value, bool):
+            print(f"{field.name} = {str(value).lower()}")
+        elif value != field.default:
+            print(f"{field.name} = " + (f"'{value}'" if isinstance(value, str) else f"{value!r}"))
     print(f'\n[start]\nfolder = "{folder}"')
 
 
@@ -204,7 +208,8 @@ def export(folder: Path, out: Path) -> None:
     flat = exchange.weights(head) if head else local.base
     if flat is None:
         raise CommonweightError("E1404", f"{folder} has no weights of its newest version")
-    write_folder(out, local.arch, flat)
+    bundle = local.bundle
+    write_folder(out, local.arch, flat, bundle.tokenizer, bundle.stop)
     print(f"wrote {out}")
 
 

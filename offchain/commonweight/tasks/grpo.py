@@ -20,13 +20,13 @@ from ..core import codec, fixed, merkle
 from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import ModelVersion
 from ..core.hashing import tagged
-from ..core.spec import Spec, TaskFile
+from ..core.spec import DecoderSpec, Spec, TaskFile
 from ..core.works import StepLeaf, TrajectoryLeaf
 from ..diloco.inner import TrainState
 from ..models import initial_parameters, numeric_profile, pin, require_profile
-from ..models.decoder import Architecture, Llama, parameter_count
+from ..models.decoder import Architecture, parameter_count, policy
 from ..rl.adapters import Trainable, trainable, trainable_count
-from ..rl.engine import Proving, RolloutEngine, Sampling
+from ..rl.engine import Policy, Proving, RolloutEngine, Sampling
 from ..rl.environments import OWN, pinned
 from ..rl.learner import Learned, StepStats, learn, minibatches
 from ..rl.rollout import Scene, episodes, play
@@ -106,7 +106,9 @@ def build_spec(task: TaskFile, data: bytes, initial: ModelVersion) -> Spec:
     """Freeze a task file: name bundle and initial model, pin the profile ``auto`` to this machine's."""
     verification = task.verification
     if verification.profile == "auto":
-        verification = replace(verification, profile=numeric_profile(task.model, PROBE_BATCH))
+        verification = replace(
+            verification, profile=numeric_profile(task.model, PROBE_BATCH, library=_library(task.decoder))
+        )
     spec = Spec(
         name=task.name,
         kind=task.kind,
@@ -128,7 +130,17 @@ def build_spec(task: TaskFile, data: bytes, initial: ModelVersion) -> Spec:
 def require_trainable(spec: Spec) -> None:
     """Raise E1601 in another numeric profile; pins this thread's numerics."""
     pin()
-    require_profile(spec.verification.profile, spec.model, PROBE_BATCH)
+    library = _library(spec.decoder)
+    require_profile(spec.verification.profile, spec.model, PROBE_BATCH, library=library)
+
+
+def _library(decoder: DecoderSpec) -> str:
+    """The library that computes the model, with its release: another one may round otherwise."""
+    if not decoder.library:
+        return ""
+    from ..models.library import release
+
+    return f"transformers-{release()}"
 
 
 def evaluate(spec: Spec, data: bytes, version: ModelVersion) -> float:
@@ -211,10 +223,10 @@ class Setting:
         start = TrainState.start(part.start().numpy())
         return Setting(spec, lease, scene(spec, data), arch, part, start)
 
-    def policy(self, vector: Tensor) -> Llama:
+    def policy(self, vector: Tensor) -> Policy:
         """The policy of an optimised vector."""
         with torch.no_grad():
-            return Llama(self.arch, self.trainable.full(vector))
+            return policy(self.arch, self.trainable.full(vector))
 
     def sources(self, index: int) -> dict[bytes, list[Trajectory]]:
         """What other leases give to segment ``index``, by the roots of their works."""
@@ -251,10 +263,14 @@ class Training:
         """Optimised vector of the policy that plays a segment."""
         return self.states[behaviour(self.setting.spec, self.setting.lease, index)].theta
 
+    def policy(self, vector: Tensor) -> Policy:
+        """What plays with an optimised vector."""
+        return self.setting.policy(vector)
+
     def rollouts(self, index: int) -> list[Trajectory]:
         """The segment's trajectories."""
         setting = self.setting
-        self.engine.load(self.engine.version + 1, setting.policy(self.played_by(index)))
+        self.engine.load(self.engine.version + 1, self.policy(self.played_by(index)))
         todo = episodes(setting.scene, setting.lease.seed, groups_of(setting.spec, index))
         version = behaviour(setting.spec, setting.lease, index)
         return [replace(row, version=version) for row in play(self.engine, setting.scene, todo)]

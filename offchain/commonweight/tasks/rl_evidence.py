@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import toploc
 from ..core.errors import EncodingError
 from ..core.spec import RlSpec, VerificationSpec
-from ..models.decoder import Llama
+from ..rl.engine import Policy
 from ..rl.trajectories import Trajectory
 from ..toploc import sampling as seeded
 from ..toploc.noise import gumbel, row_keys
@@ -36,7 +36,7 @@ class Evidence:
     hidden: list[Tensor]
 
 
-def examine(policy: Llama, rows: Sequence[Trajectory], rl: RlSpec, chunk: int) -> Evidence:
+def examine(policy: Policy, rows: Sequence[Trajectory], rl: RlSpec, chunk: int) -> Evidence:
     """Look at trajectories with the policy that should have played them."""
     margin, error = np.zeros(len(rows)), np.zeros(len(rows))
     hidden: list[Tensor] = [torch.empty(0)] * len(rows)
@@ -49,7 +49,7 @@ def examine(policy: Llama, rows: Sequence[Trajectory], rl: RlSpec, chunk: int) -
 
 
 def _score(
-    policy: Llama,
+    policy: Policy,
     rows: Sequence[Trajectory],
     block: list[int],
     hidden: list[Tensor],
