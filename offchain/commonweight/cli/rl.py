@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from ..core.errors import CommonweightError
+from .rl_play import Asked, play
 
 Folder = Annotated[Path, typer.Option(help="The run's folder.")]
 Steps = Annotated[int, typer.Option(min=1, help="Learning steps.")]
@@ -123,58 +124,6 @@ def _evaluate(folder: Path) -> None:
             print(f"  {name:<20} {before[name]:.3f} > {after[name]:.3f}")
 
 
-def play(
-    task_path: Path,
-    folder: Path | None,
-    url: str,
-    model: str,
-    count: int,
-    slots: int,
-    ids: bool,
-    key_file: Path | None,
-) -> None:
-    """Held-out tasks of a task file's environments, answered by a model of somebody else, and their rewards."""
-    from ..core.spec import parse_task
-    from ..rl.engine import RolloutEngine, Sampling
-    from ..rl.environments import UNIT
-    from ..rl.rollout import Scene
-    from ..rl.rollout import play as play_all
-    from ..rl.warmup import held_out, solved
-    from ..tasks import grpo
-    from ..tasks.rl_bundle import Bundle
-
-    task = parse_task(task_path.read_text())
-    if task.kind != "grpo":
-        raise CommonweightError("E1004", f"`{task.kind}` is no reinforcement-learning task", 'kind = "grpo"')
-    bundle = Bundle.decode(grpo.load_data(task, task_path.resolve().parent))
-    scene = Scene(bundle.mixture(), bundle.tokens(), task.rl.group, task.rl.max_new, task.model.context)
-    rule = Sampling(scene.tokens.stop, scene.max_new, task.rl.temperature)
-    todo = held_out(scene, count)
-    if folder is not None:
-        from ..models.transformers_policy import TransformersPolicy
-
-        local = RolloutEngine(rule, slots)
-        local.load(0, TransformersPolicy.load(folder))
-        rows = play_all(local, scene, todo)
-    else:
-        from ..rl.openai_engine import OpenAIEngine
-
-        key = key_file.read_text().strip() if key_file else ""
-        server = OpenAIEngine(url, model, scene.tokens, rule, slots, key, ids)
-        try:
-            rows = play_all(server, scene, todo)
-        finally:
-            server.close()
-    for row in rows[:3]:
-        said = scene.tokens.decode(row.tokens[row.mask == 1].tolist())
-        print(f"{scene.tokens.decode(row.prompt.tolist())!r} > {said!r}: {row.reward / UNIT:.3f}")
-    mean = sum(row.reward for row in rows) / len(rows) / UNIT
-    found = solved(scene, rows)
-    print(f"{len(rows)} tasks: mean reward {mean:.3f}, solved {found.pop('all'):.3f}")
-    for name, share in found.items() if len(found) > 1 else ():
-        print(f"  {name:<20} {share:.3f}")
-
-
 def describe(folder: Path, context: int) -> None:
     """The sections of a task file that fit a Hugging Face folder."""
     from ..core.spec import DecoderSpec
@@ -261,16 +210,21 @@ def commands(app: typer.Typer) -> None:
     def _play(
         task: Path,
         folder: Annotated[Path | None, typer.Option(help="A folder that transformers can load.")] = None,
+        vllm: Annotated[bool, typer.Option("--vllm", help="Serve the folder with vLLM meanwhile.")] = False,
         engine: Annotated[str, typer.Option(help="Or an engine, such as http://127.0.0.1:8000/v1.")] = "",
         model: Annotated[str, typer.Option(help="The model's name at the engine.")] = "default",
         count: Annotated[int, typer.Option(min=1, max=100_000, help="Tasks.")] = 64,
         slots: Annotated[int, typer.Option(min=1, max=1024, help="Questions at a time.")] = 16,
         ids: Annotated[bool, typer.Option("--ids", help="Exchange token ids, as vLLM can.")] = False,
+        seeded: Annotated[
+            bool, typer.Option("--seeded", help="Choose tokens here, by replayable noise (implies --ids).")
+        ] = False,
+        named: Annotated[int, typer.Option(min=1, help="Alternatives that the engine tells.")] = 20,
         key_file: Annotated[Path | None, typer.Option(help="File with the engine's API key.")] = None,
     ) -> None:
         if (folder is None) == (not engine):
             raise CommonweightError("E1904", "name one of --folder and --engine", "see --help")
-        play(task, folder, engine, model, count, slots, ids, key_file)
+        play(task, count, Asked(folder, vllm, engine, model, slots, ids, seeded, named, key_file))
 
     @app.command("describe", help="Print the [model] and [decoder] sections of a Hugging Face folder.")
     def _describe(

@@ -48,6 +48,15 @@ def examine(policy: Policy, rows: Sequence[Trajectory], rl: RlSpec, chunk: int) 
     return Evidence(margin, error, [_chunked(h, r, chunk) for h, r in zip(hidden, rows, strict=True)])
 
 
+def prove(policy: Policy, rows: Sequence[Trajectory], rl: RlSpec, v: VerificationSpec) -> list[Trajectory]:
+    """Trajectories that another engine played, with activation proofs from one pass of our own."""
+    out = []
+    for row, hidden in zip(rows, examine(policy, rows, rl, v.chunk).hidden, strict=True):
+        proof = toploc.encode(toploc.build(hidden.bfloat16(), v.topk, v.chunk)) if hidden.numel() else b""
+        out.append(replace(row, proof=proof))
+    return out
+
+
 def _score(
     policy: Policy,
     rows: Sequence[Trajectory],
