@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..chain.faults import fault
 from ..core import codec, fixed, merkle
 from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import ModelVersion
@@ -38,6 +39,8 @@ from .rl_bundle import Bundle, scene
 from .rl_sources import rows_per_segment
 
 PROBE_BATCH = 4
+SEGMENT_POINTS = ("played", "learnt", "kept")
+"""Where a test can kill a trainer, at ``segment:N`` of a lease: see `chain.faults`."""
 SLOTS = 1024
 
 
@@ -191,10 +194,10 @@ def behaviour(spec: Spec, lease: Lease, index: int) -> int:
     return 0 if lease.rollout else max(0, index - spec.rl.lag)
 
 
-def consumed(rows: Sequence[Trajectory], sources: dict[bytes, list[Trajectory]]) -> bytes:
+def consumed(digests: Sequence[bytes], sources: dict[bytes, list[Trajectory]]) -> bytes:
     """What a step leaf says of its segment's data: exactly these trajectories, and those of the sources, in order."""
     named = [tagged("source", root, *(row.digest() for row in part)) for root, part in sources.items()]
-    return tagged("consumed", *(row.digest() for row in rows), *named)
+    return tagged("consumed", *digests, *named)
 
 
 def leaves(first: int, rows: Sequence[Trajectory], columns: bytes) -> list[TrajectoryLeaf]:
@@ -232,9 +235,9 @@ class Setting:
         """What other leases give to segment ``index``, by the roots of their works."""
         return dict(zip(self.lease.sources, rl_sources.of_segment(self.spec, self.lease, index), strict=True))
 
-    def consumed(self, index: int, rows: Sequence[Trajectory]) -> bytes:
-        """What the step leaf of segment ``index`` has to say of its data."""
-        return consumed(rows, self.sources(index))
+    def consumed(self, index: int, digests: Sequence[bytes]) -> bytes:
+        """What the step leaf of segment ``index`` has to say of its data: trajectories with these digests."""
+        return consumed(digests, self.sources(index))
 
     def learn(self, index: int, state: TrainState, rows: Sequence[Trajectory]) -> Learned:
         """Segment ``index`` from ``state``; a rollout lease learns nothing."""
@@ -291,17 +294,18 @@ class Training:
         """(step leaf, columns, encoded state) of one segment. Raises E1604 when training diverges."""
         before = self.states[-1]
         rows = self.claimed(index, self.rollouts(index))
+        fault("played", f"segment:{index}")
         learned = self.learn(index, before, self.taught(index, rows))
         if not learned.finite:
             raise CommonweightError(
                 "E1604", "training diverged: weights are not finite", "the task needs a lower training.lr"
             )
+        fault("learnt", f"segment:{index}")
         self.states.append(learned.state)
         self.stats += learned.steps
         encoded = learned.state.encode()
-        step = StepLeaf(
-            index, before.root, merkle.root(encoded), self.setting.consumed(index, rows), learned.loss
-        )
+        named = self.setting.consumed(index, [row.digest() for row in rows])
+        step = StepLeaf(index, before.root, merkle.root(encoded), named, learned.loss)
         return step, Columns.of(rows).encode(), encoded
 
 
@@ -339,6 +343,7 @@ def run(
         step, columns, encoded = run_.segment(index)
         if checkpoint:
             checkpoint.save(index, encoded, codec.encode(step) + columns)
+            fault("kept", f"segment:{index}")
         done.append((step, columns, encoded))
     return finish(run_, base, done, blinding)
 
@@ -397,7 +402,8 @@ def _resume(run_: Training, checkpoint: Checkpoint | None) -> list[tuple[StepLea
             break
         todo = episodes(setting.scene, setting.lease.seed, groups_of(setting.spec, step.index))
         rows = columns.rows()
-        if step.batch != setting.consumed(step.index, rows) or [r.key for r in rows] != [e.key for e in todo]:
+        named = setting.consumed(step.index, [row.digest() for row in rows])
+        if step.batch != named or [r.key for r in rows] != [e.key for e in todo]:
             break
         run_.states.append(state)
         done.append((step, record[STEP_LEAF_BYTES:], encoded))

@@ -109,6 +109,8 @@ def _fill(rows: Sequence[Trajectory]) -> Tensor:
 
 def turns(mask: npt.NDArray[np.uint8]) -> list[int]:
     """Lengths of the runs of sampled tokens."""
+    if mask.size and mask.all():
+        return [mask.size]
     edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
     return (edges[1::2] - edges[::2]).tolist()
 
