@@ -9,10 +9,10 @@ import pytest
 from commonweight.chain.devnet import Devnet
 from commonweight.chain.rpc import data, hexed
 from commonweight.cli import verify
+from commonweight.cli.commands import template
 from commonweight.cli.demo import report
 from commonweight.cli.demo.spectator import Spectator
 from commonweight.cli.demo.world import DemoPlan, World, build, start_publisher
-from commonweight.cli.demo_rl import template
 from commonweight.cli.rl import describe
 from commonweight.core import codec
 from commonweight.core.state import Task, WorkState
@@ -29,7 +29,7 @@ ROUNDS = 2
 
 def task_text(sections: str, slots: int = 2, claim: int = 30) -> str:
     """Leases that learn and one of rollouts in each of two rounds, for the model that the sections describe."""
-    economy = template()
+    economy = template("grpo")
     economy = economy[economy.index("[economy]") :]
     for old, new in {
         "rounds = 6\n": f"rounds = {ROUNDS}\n",

@@ -226,7 +226,10 @@ def commands(app: typer.Typer) -> None:
             raise CommonweightError("E1904", "name one of --folder and --engine", "see --help")
         play(task, count, Asked(folder, vllm, engine, model, slots, ids, seeded, named, key_file))
 
-    @app.command("describe", help="Print the [model] and [decoder] sections of a Hugging Face folder.")
+    @app.command(
+        "describe",
+        help="Print the sections of a task file that fit a Hugging Face folder.",
+    )
     def _describe(
         folder: Path, context: Annotated[int, typer.Option(min=8, help="Longest sequence.")] = 256
     ) -> None:

@@ -107,9 +107,9 @@ def validators(look_us: float) -> list[Row]:
 
     Beside it what looking through every trajectory costs all seats together, ``look_us`` microseconds each.
     """
-    from commonweight.cli.demo_rl import template
+    from commonweight.cli.commands import template
 
-    task = parse_task(template())
+    task = parse_task(template("grpo"))
     spec_like: Any = task
     segments, blocks = task.training.segments, grpo.blocks(spec_like)
     seats = task.economy.want
