@@ -1,4 +1,4 @@
-"""What was measured, as the rows of one table: our figure, the other side's, ratio, sizes, seed, and whether reached."""
+"""What was measured, as the rows of one table: our figure, the other side's, ratio, sizes, seed, reached."""
 
 from __future__ import annotations
 
