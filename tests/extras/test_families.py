@@ -19,6 +19,7 @@ from commonweight.core.verdict import Outcome
 from commonweight.models.decoder import hidden_states, output_matrix, policy
 from commonweight.models.folder import read_config, read_folder, write_folder
 from commonweight.rl.engine import Request, RolloutEngine, Sampling
+from commonweight.tasks.isolation import Checker
 from tests.leases import BLINDING, Shelf
 from tests.rl_leases import KIND, TinyRl
 from tests.unit.test_models_folder import TASK, train_tokenizer
@@ -189,6 +190,14 @@ def test_a_lease_is_trained_and_checked_from_end_to_end(
     world = TinyRl(spec, data, base)
     product = KIND.train(spec, data, base, world.lease(), blinding=BLINDING)
     verdict = world.check(world.lease(), Shelf.of(product))
+    assert verdict.outcome is Outcome.VALID, verdict.reason
+    checker = Checker()  # the process that validators check in
+    try:
+        shelf = Shelf.of(product)
+        drawn = tuple(range(KIND.units(spec)))
+        verdict = checker.check(spec, data, base, world.lease(), product.root, drawn, shelf.fetch)
+    finally:
+        checker.close()
     assert verdict.outcome is Outcome.VALID, verdict.reason
     for cheat in ("resampling", "other-model"):
         forged = Shelf.of(world.train(world.lease(), KIND.cheats[cheat]))
