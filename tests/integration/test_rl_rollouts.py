@@ -14,10 +14,11 @@ from commonweight.cli.demo import report
 from commonweight.cli.demo.spectator import Spectator
 from commonweight.cli.demo.world import DemoPlan, World, build, start_publisher
 from commonweight.cli.rl import describe
+from commonweight.cli.rl_export import export_task
 from commonweight.core import codec
 from commonweight.core.state import Task, WorkState
 from commonweight.core.works import Header, Meta
-from commonweight.models.folder import write_folder
+from commonweight.models.folder import read_folder, read_tokenizer, write_folder
 from commonweight.nodes import metrics
 from commonweight.shardcast.store import Store
 from tests.support import wait_for
@@ -72,6 +73,8 @@ def test_rollouts_are_paid_never_merged_and_learnt_from_in_the_next_round(
             world.spawn(people["validator-1"], "validator", "run", "--task", "1")
             task = wait_for(spectator, lambda t: t.finished and not world.running())
             books = report.vault(world)["balances"]
+            home = people["trainer-1"].home
+            export_task(tmp_path / "learnt", 1, home, "", devnet.url, world.deployment)
         finally:
             world.stop()
             spectator.close()
@@ -90,6 +93,11 @@ def test_rollouts_are_paid_never_merged_and_learnt_from_in_the_next_round(
     assert learnt == [(), (given[0],)]
     trained = [r for r in metrics.read(people["trainer-2"].home / "metrics.jsonl") if r["event"] == "train"]
     assert [r["rollout"] for r in trained] == [True] * ROUNDS
+    # What was learnt opens as what it came from, and differs from it.
+    before, after = (read_folder(tmp_path / name, 48) for name in ("model", "learnt"))
+    assert before[0] == after[0]
+    assert 0 < (before[1] - after[1]).abs().max() < 0.1
+    assert read_tokenizer(tmp_path / "learnt") == read_tokenizer(tmp_path / "model")
     # The validator holds all that anybody needs to repeat its verdicts, the rollouts of others among it.
     fetch = verify.folder_fetch(people["validator-1"].home / "store")
     for root in (given[1], task.rounds[1].works[0].root):

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from ..core.errors import CommonweightError
+from .rl_export import export_run, export_task
 from .rl_play import Asked, play
 
 Folder = Annotated[Path, typer.Option(help="The run's folder.")]
@@ -145,23 +146,6 @@ def describe(folder: Path, context: int) -> None:
     print(f'\n[start]\nfolder = "{folder}"')
 
 
-def export(folder: Path, out: Path) -> None:
-    """The newest weights of a run as a Hugging Face folder."""
-    from ..models.folder import write_folder
-    from ..rl.exchange import Exchange
-    from ..tasks import rl_local
-
-    local = rl_local.load(folder)
-    exchange = Exchange(folder)
-    head = exchange.head()
-    flat = exchange.weights(head) if head else local.base
-    if flat is None:
-        raise CommonweightError("E1404", f"{folder} has no weights of its newest version")
-    bundle = local.bundle
-    write_folder(out, local.arch, flat, bundle.tokenizer, bundle.stop)
-    print(f"wrote {out}")
-
-
 def commands(app: typer.Typer) -> None:
     """Add the group's commands."""
 
@@ -235,6 +219,21 @@ def commands(app: typer.Typer) -> None:
     ) -> None:
         describe(folder, context)
 
-    @app.command("export", help="Write the newest weights of a run as a Hugging Face folder.")
-    def _export(out: Path, folder: Folder = Path("runs/rl")) -> None:
-        export(folder, out)
+    @app.command(
+        "export", help="Write what a run or a task of the chain has learnt as a Hugging Face folder."
+    )
+    def _export(
+        out: Path,
+        folder: Folder = Path("runs/rl"),
+        task: Annotated[int, typer.Option(min=0, help="A task of the chain instead of a run.")] = 0,
+        home: Annotated[Path | None, typer.Option(help="Home of a node that has its artifacts.")] = None,
+        version: Annotated[str, typer.Option(help="Root of a version; the newest if absent.")] = "",
+        network: Annotated[str, typer.Option("--network", "-n", help="Network name or RPC URL.")] = "anvil",
+        deployment: Annotated[Path | None, typer.Option(help="Deployment file.")] = None,
+    ) -> None:
+        if not task:
+            export_run(out, folder)
+            return
+        if home is None:
+            raise CommonweightError("E1904", "a task's versions are read from a node's home", "--home FOLDER")
+        export_task(out, task, home, version, network, deployment)
