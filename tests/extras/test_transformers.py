@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from commonweight.cli import rl as cli
+from commonweight.cli import rl_play as cli
 from commonweight.models.decoder import Llama
 from commonweight.models.folder import write_folder
 from commonweight.models.transformers_policy import TransformersPolicy
@@ -54,7 +54,7 @@ def test_another_family_is_sampled_so_that_it_can_be_replayed(tmp_path: Path) ->
 def test_a_folder_is_scored_on_held_out_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gpt2(tmp_path / "model", 256)
     (tmp_path / "task.toml").write_text(TOML.format(source="reverse:4, sort:4"))
-    cli.play(tmp_path / "task.toml", tmp_path / "model", "", "", 32, 16, False, None)
+    cli.play(tmp_path / "task.toml", 32, cli.Asked(folder=tmp_path / "model"))
     every, *each = capsys.readouterr().out.splitlines()[-3:]
     assert every.startswith("32 tasks: mean reward ")
     assert {line.split()[0] for line in each} == {"reverse:4-4", "sort:4-4"}

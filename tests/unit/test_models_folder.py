@@ -14,7 +14,7 @@ from commonweight.cli.rl import describe
 from commonweight.core.errors import CommonweightError
 from commonweight.core.spec import DecoderSpec, ModelSpec, parse_task
 from commonweight.core.verdict import Outcome
-from commonweight.models import decoder
+from commonweight.models import architecture
 from commonweight.models.decoder import Architecture, Llama, hidden_states, parameter_count
 from commonweight.models.folder import read_config, read_folder, read_tokenizer, write_folder
 from commonweight.rl.environments import make
@@ -27,6 +27,7 @@ FAMILIES = {
     "llama": DecoderSpec(kv_heads=2, tied=False),
     "qwen2": DecoderSpec(kv_heads=2, qkv_bias=True, rope_base=1e6, norm_eps=1e-6),
     "qwen3": DecoderSpec(kv_heads=1, head_dim=16, qk_norm=True, rope_base=1e6, norm_eps=1e-6),
+    "mistral": DecoderSpec(kv_heads=2, window=9, tied=False, rope_factor=2.0),
 }
 TASK = """
 [task]
@@ -74,8 +75,7 @@ def test_a_folder_comes_back_as_it_went(family: str, tmp_path: Path) -> None:
     arch, flat = made(family)
     write_folder(tmp_path, arch, flat)
     found, back = read_folder(tmp_path, 64)
-    assert (found.kv_heads, found.head_dim, found.tied) == (arch.kv_heads, arch.head_dim, arch.tied)
-    assert (found.qkv_bias, found.qk_norm, found.rope_base) == (arch.qkv_bias, arch.qk_norm, arch.rope_base)
+    assert found == arch
     assert torch.equal(back, flat)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == family
 
@@ -101,9 +101,7 @@ def test_a_checkpoint_in_shards_is_read_and_one_that_points_elsewhere_is_not(tmp
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model_type": "gpt2"}, "model type"),
-        ({"rope_scaling": {"rope_type": "yarn"}}, "rotary"),
-        ({"hidden_act": "gelu"}, "SwiGLU"),
+        ({"quantization_config": {"bits": 4}}, "quantised"),
         ({"hidden_size": "wide"}, "config.json"),
         ({"vocab_size": 97}, "shape"),
         ({"num_hidden_layers": 3}, "lack"),
@@ -118,6 +116,72 @@ def test_what_does_not_fit_is_said(change: dict[str, object], said: str, tmp_pat
         read_folder(tmp_path, 64)
     assert caught.value.code == "E1009"
     assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model_type": "gpt2"}, "model type `gpt2`"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rotary scaling `yarn`"),
+        ({"hidden_act": "gelu"}, "SwiGLU"),
+        ({"attention_bias": True}, "output projection"),
+        (
+            {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
+            "some layers",
+        ),
+    ],
+)
+def test_what_only_the_library_computes_asks_for_the_library(
+    change: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    arch, flat = made("llama")
+    write_folder(tmp_path, arch, flat)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(CommonweightError) as caught:
+        read_folder(tmp_path, 64)
+    assert caught.value.code == "E1008"
+    assert said in caught.value.message
+    assert "llama, mistral, qwen2 and qwen3" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(("context", "window"), [(64, 9), (9, 0)])
+def test_a_window_longer_than_the_sequences_is_none(context: int, window: int, tmp_path: Path) -> None:
+    arch, flat = made("mistral")
+    write_folder(tmp_path, arch, flat)
+    assert read_config(tmp_path, context).window == window
+
+
+def test_half_precision_is_read_and_integers_are_not(tmp_path: Path) -> None:
+    arch, flat = made("qwen3")
+    write_folder(tmp_path, arch, flat)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({n: t.bfloat16() for n, t in tensors.items()}, tmp_path / "model.safetensors")
+    assert torch.equal(read_folder(tmp_path, 64)[1], flat.bfloat16().float())
+    save_file({n: t.to(torch.int8) for n, t in tensors.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(CommonweightError) as caught:
+        read_folder(tmp_path, 64)
+    assert "int8" in caught.value.message
+
+
+def test_pickled_weights_are_not_opened(tmp_path: Path) -> None:
+    write_folder(tmp_path, *made("llama"))
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(CommonweightError) as caught:
+        read_folder(tmp_path, 64)
+    assert "pickled" in caught.value.message
+
+
+def test_the_first_of_several_end_tokens_ends_a_turn_and_a_missing_tokenizer_is_said(tmp_path: Path) -> None:
+    write_folder(tmp_path, *made("qwen2"), "{}", 5)
+    assert read_tokenizer(tmp_path) == ("{}", 5)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 3]}')
+    assert read_tokenizer(tmp_path) == ("{}", 7)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(CommonweightError) as caught:
+        read_tokenizer(tmp_path)
+    assert "no tokenizer.json" in caught.value.message
+    assert "save_pretrained" in (caught.value.hint or "")
 
 
 def test_rubbish_and_nothing_are_no_folders(tmp_path: Path) -> None:
@@ -174,7 +238,7 @@ def test_a_local_folder_is_trained_and_checked_from_end_to_end(
 def test_a_process_that_only_generated_so_far_can_learn() -> None:
     """Rotary tables are kept; those of a length that generation met first could not be learnt through."""
     arch, flat = made("qwen2")
-    decoder._angles.cache_clear()
+    architecture._angles.cache_clear()
     Llama(arch, flat).hidden_states(torch.zeros((1, 9), dtype=torch.int64))
     weights = flat.requires_grad_()
     (gradient,) = torch.autograd.grad(

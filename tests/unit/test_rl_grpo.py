@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from commonweight.cli import commands
 from commonweight.core import merkle
 from commonweight.core.errors import CommonweightError, EncodingError
 from commonweight.core.spec import parse_task
@@ -200,3 +202,11 @@ def test_unknown_environments_are_refused_before_publishing() -> None:
 def test_the_kind_is_registered() -> None:
     assert task_kind("grpo") is KIND
     assert merkle.root(tiny_rl().data) == tiny_rl().spec.data_root
+
+
+def test_the_example_task_file_is_a_task(tmp_path: Path) -> None:
+    commands.task_init(tmp_path / "task.toml", "grpo")
+    assert parse_task((tmp_path / "task.toml").read_text()).kind == "grpo"
+    with pytest.raises(CommonweightError, match="unknown task kind"):
+        commands.task_init(tmp_path / "other.toml", "grapes")
+    assert not (tmp_path / "other.toml").exists()

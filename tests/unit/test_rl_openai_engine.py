@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from commonweight.cli import rl as cli
+from commonweight.cli import rl_play as cli
 from commonweight.core import fixed
 from commonweight.core.errors import CommonweightError
 from commonweight.models.decoder import Architecture, Llama
@@ -154,7 +154,7 @@ def test_an_engine_is_scored_on_held_out_tasks(tmp_path: Path, capsys: pytest.Ca
     key.write_text("hush\n")
     server = Server()
     with served(server) as url:
-        cli.play(path, None, url, "tiny", 64, 4, True, key)
+        cli.play(path, 64, cli.Asked(url=url, model="tiny", slots=4, ids=True, key_file=key))
     assert set(server.keys) == {"Bearer hush"}
     every, *each = capsys.readouterr().out.splitlines()[-3:]
     task = tiny_rl()

@@ -25,7 +25,7 @@ from ..chain.rpc import Rpc
 from ..core import economics
 from ..core.errors import CommonweightError
 from ..core.fold import fold
-from ..core.spec import TOKEN, TaskFile, parse_task
+from ..core.spec import KINDS, TOKEN, TaskFile, parse_task
 from ..core.state import WorkState
 
 if TYPE_CHECKING:
@@ -157,16 +157,19 @@ def network_brownie(path: Path) -> None:
     print(f"wrote {path}: brownie networks import {path} True")
 
 
-def template() -> str:
-    """The example task file."""
-    return (resources.files("commonweight.cli") / "templates" / "pretrain.toml").read_text()
+def template(kind: str = "pretrain") -> str:
+    """The example task file of a kind. Raises E1004 for one that there is none of."""
+    if kind not in KINDS:
+        raise CommonweightError("E1004", f"unknown task kind `{kind}`", f"known: {', '.join(KINDS)}")
+    return (resources.files("commonweight.cli") / "templates" / f"{kind}.toml").read_text()
 
 
-def task_init(path: Path) -> None:
-    """Write the example task file; never over an existing one."""
+def task_init(path: Path, kind: str) -> None:
+    """Write the example task file of a kind; never over an existing one."""
+    text = template(kind)
     try:
         with path.open("x") as out:
-            out.write(template())
+            out.write(text)
     except FileExistsError as error:
         raise CommonweightError("E1903", f"{path} exists already", "choose another name") from error
     print(f"wrote {path}")

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ..core.state import Task, WorkState
 from ..nodes import metrics
 from ..tasks.kinds import task_kind
 from ..tasks.rl_cheats import NEED_SOURCES
+from .commands import template
 from .demo.run import _interrupt, _new_folder
 from .demo.spectator import Spectator
 from .demo.world import DemoPlan, World, build, start_publisher, start_workers
@@ -37,7 +37,7 @@ class RlPlan(DemoPlan):
 
     def task_text(self) -> str:
         """The packaged example task, sized for this demo."""
-        text = template()
+        text = template("grpo")
         changes = {
             "seed = 7 ": f"seed = {self.seed} ",
             "slots = 3 ": f"slots = {self.trainers} ",
@@ -53,11 +53,6 @@ class RlPlan(DemoPlan):
                 raise AssertionError(f"the example task has no single `{old}`")
             text = text.replace(old, new)
         return text
-
-
-def template() -> str:
-    """The example task file of the kind."""
-    return (resources.files("commonweight.cli") / "templates" / "grpo.toml").read_text()
 
 
 def run_demo_rl(plans: list[RlPlan], as_json: bool) -> int:

@@ -257,11 +257,12 @@ def task_init(
     path: Annotated[Path, typer.Argument(help="File to write; never over an existing one.")] = Path(
         "task.toml"
     ),
+    kind: Annotated[str, typer.Option(help="pretrain, or grpo for reinforcement learning.")] = "pretrain",
 ) -> None:
     """Write a commented example task."""
     from .commands import task_init as run
 
-    run(path)
+    run(path, kind)
 
 
 @task_app.command("lint")

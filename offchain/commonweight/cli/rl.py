@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..core.errors import CommonweightError
+from .rl_export import export_run, export_task
+from .rl_play import Asked, play
 
 Folder = Annotated[Path, typer.Option(help="The run's folder.")]
 Steps = Annotated[int, typer.Option(min=1, help="Learning steps.")]
@@ -122,60 +125,9 @@ def _evaluate(folder: Path) -> None:
             print(f"  {name:<20} {before[name]:.3f} > {after[name]:.3f}")
 
 
-def play(
-    task_path: Path,
-    folder: Path | None,
-    url: str,
-    model: str,
-    count: int,
-    slots: int,
-    ids: bool,
-    key_file: Path | None,
-) -> None:
-    """Held-out tasks of a task file's environments, answered by a model of somebody else, and their rewards."""
-    from ..core.spec import parse_task
-    from ..rl.engine import RolloutEngine, Sampling
-    from ..rl.environments import UNIT
-    from ..rl.rollout import Scene
-    from ..rl.rollout import play as play_all
-    from ..rl.warmup import held_out, solved
-    from ..tasks import grpo
-    from ..tasks.rl_bundle import Bundle
-
-    task = parse_task(task_path.read_text())
-    if task.kind != "grpo":
-        raise CommonweightError("E1004", f"`{task.kind}` is no reinforcement-learning task", 'kind = "grpo"')
-    bundle = Bundle.decode(grpo.load_data(task, task_path.resolve().parent))
-    scene = Scene(bundle.mixture(), bundle.tokens(), task.rl.group, task.rl.max_new, task.model.context)
-    rule = Sampling(scene.tokens.stop, scene.max_new, task.rl.temperature)
-    todo = held_out(scene, count)
-    if folder is not None:
-        from ..models.transformers_policy import TransformersPolicy
-
-        local = RolloutEngine(rule, slots)
-        local.load(0, TransformersPolicy.load(folder))
-        rows = play_all(local, scene, todo)
-    else:
-        from ..rl.openai_engine import OpenAIEngine
-
-        key = key_file.read_text().strip() if key_file else ""
-        server = OpenAIEngine(url, model, scene.tokens, rule, slots, key, ids)
-        try:
-            rows = play_all(server, scene, todo)
-        finally:
-            server.close()
-    for row in rows[:3]:
-        said = scene.tokens.decode(row.tokens[row.mask == 1].tolist())
-        print(f"{scene.tokens.decode(row.prompt.tolist())!r} > {said!r}: {row.reward / UNIT:.3f}")
-    mean = sum(row.reward for row in rows) / len(rows) / UNIT
-    found = solved(scene, rows)
-    print(f"{len(rows)} tasks: mean reward {mean:.3f}, solved {found.pop('all'):.3f}")
-    for name, share in found.items() if len(found) > 1 else ():
-        print(f"  {name:<20} {share:.3f}")
-
-
 def describe(folder: Path, context: int) -> None:
     """The sections of a task file that fit a Hugging Face folder."""
+    from ..core.spec import DecoderSpec
     from ..models.folder import read_config
 
     arch = read_config(folder, context)
@@ -184,28 +136,14 @@ def describe(folder: Path, context: int) -> None:
     for name in ("vocab", "dim", "layers", "heads", "hidden", "context"):
         print(f"{name} = {getattr(m, name)}")
     print("\n[decoder]")
-    for name in ("kv_heads", "head_dim"):
-        print(f"{name} = {getattr(arch, name)}")
-    print(f"norm_eps = {arch.norm_eps!r}\nrope_base = {arch.rope_base!r}")
-    for name in ("qkv_bias", "qk_norm", "tied"):
-        print(f"{name} = {str(getattr(arch, name)).lower()}")
+    extra = arch.spec()
+    for field in fields(DecoderSpec):
+        value = getattr(extra, field.name)
+        if isinstance(value, bool):
+            print(f"{field.name} = {str(value).lower()}")
+        elif value != field.default:
+            print(f"{field.name} = " + (f"'{value}'" if isinstance(value, str) else f"{value!r}"))
     print(f'\n[start]\nfolder = "{folder}"')
-
-
-def export(folder: Path, out: Path) -> None:
-    """The newest weights of a run as a Hugging Face folder."""
-    from ..models.folder import write_folder
-    from ..rl.exchange import Exchange
-    from ..tasks import rl_local
-
-    local = rl_local.load(folder)
-    exchange = Exchange(folder)
-    head = exchange.head()
-    flat = exchange.weights(head) if head else local.base
-    if flat is None:
-        raise CommonweightError("E1404", f"{folder} has no weights of its newest version")
-    write_folder(out, local.arch, flat)
-    print(f"wrote {out}")
 
 
 def commands(app: typer.Typer) -> None:
@@ -256,23 +194,46 @@ def commands(app: typer.Typer) -> None:
     def _play(
         task: Path,
         folder: Annotated[Path | None, typer.Option(help="A folder that transformers can load.")] = None,
+        vllm: Annotated[bool, typer.Option("--vllm", help="Serve the folder with vLLM meanwhile.")] = False,
         engine: Annotated[str, typer.Option(help="Or an engine, such as http://127.0.0.1:8000/v1.")] = "",
         model: Annotated[str, typer.Option(help="The model's name at the engine.")] = "default",
         count: Annotated[int, typer.Option(min=1, max=100_000, help="Tasks.")] = 64,
         slots: Annotated[int, typer.Option(min=1, max=1024, help="Questions at a time.")] = 16,
         ids: Annotated[bool, typer.Option("--ids", help="Exchange token ids, as vLLM can.")] = False,
+        seeded: Annotated[
+            bool, typer.Option("--seeded", help="Choose tokens here, by replayable noise (implies --ids).")
+        ] = False,
+        named: Annotated[int, typer.Option(min=1, help="Alternatives that the engine tells.")] = 20,
         key_file: Annotated[Path | None, typer.Option(help="File with the engine's API key.")] = None,
     ) -> None:
         if (folder is None) == (not engine):
             raise CommonweightError("E1904", "name one of --folder and --engine", "see --help")
-        play(task, folder, engine, model, count, slots, ids, key_file)
+        play(task, count, Asked(folder, vllm, engine, model, slots, ids, seeded, named, key_file))
 
-    @app.command("describe", help="Print the [model] and [decoder] sections of a Hugging Face folder.")
+    @app.command(
+        "describe",
+        help="Print the sections of a task file that fit a Hugging Face folder.",
+    )
     def _describe(
         folder: Path, context: Annotated[int, typer.Option(min=8, help="Longest sequence.")] = 256
     ) -> None:
         describe(folder, context)
 
-    @app.command("export", help="Write the newest weights of a run as a Hugging Face folder.")
-    def _export(out: Path, folder: Folder = Path("runs/rl")) -> None:
-        export(folder, out)
+    @app.command(
+        "export", help="Write what a run or a task of the chain has learnt as a Hugging Face folder."
+    )
+    def _export(
+        out: Path,
+        folder: Folder = Path("runs/rl"),
+        task: Annotated[int, typer.Option(min=0, help="A task of the chain instead of a run.")] = 0,
+        home: Annotated[Path | None, typer.Option(help="Home of a node that has its artifacts.")] = None,
+        version: Annotated[str, typer.Option(help="Root of a version; the newest if absent.")] = "",
+        network: Annotated[str, typer.Option("--network", "-n", help="Network name or RPC URL.")] = "anvil",
+        deployment: Annotated[Path | None, typer.Option(help="Deployment file.")] = None,
+    ) -> None:
+        if not task:
+            export_run(out, folder)
+            return
+        if home is None:
+            raise CommonweightError("E1904", "a task's versions are read from a node's home", "--home FOLDER")
+        export_task(out, task, home, version, network, deployment)

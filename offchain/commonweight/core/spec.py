@@ -103,7 +103,13 @@ class VerificationSpec:
 
 @dataclass(frozen=True, slots=True)
 class DecoderSpec:
-    """How a model differs from the built-in decoder; zeros mean as many as there are query heads, and dim / heads."""
+    """How a model differs from the built-in decoder; zeros mean as many as there are query heads, and dim / heads.
+
+    Rotary frequencies are divided by ``rope_factor``; with ``rope_low`` and ``rope_high`` above 0 only those of waves
+    that are long beside ``rope_original`` positions (Llama 3). A token attends to the ``window`` tokens up to itself,
+    to all with 0. A model of another family is the ``library``'s: canonical JSON of its configuration, which the
+    transformers library computes, and its number of ``parameters``.
+    """
 
     kv_heads: U16 = 0
     head_dim: U16 = 0
@@ -112,6 +118,13 @@ class DecoderSpec:
     qkv_bias: bool = False
     qk_norm: bool = False
     tied: bool = True
+    rope_factor: float = 1.0
+    rope_low: float = 0.0
+    rope_high: float = 0.0
+    rope_original: U32 = 0
+    window: U32 = 0
+    library: str = ""
+    parameters: U32 = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -555,6 +568,18 @@ def check_rl(
         (2 <= head <= 512 and head % 2 == 0, "decoder.head_dim", "must be even and 2..512"),
         (0 < decoder.norm_eps < 1, "decoder.norm_eps", "must lie between 0 and 1"),
         (decoder.rope_base > 1, "decoder.rope_base", "must be above 1"),
+        (1 <= decoder.rope_factor < 1e6, "decoder.rope_factor", "must be 1 or more"),
+        (
+            decoder.rope_low == decoder.rope_high == 0
+            or (0 < decoder.rope_low < decoder.rope_high < 1e6 and decoder.rope_original > 0),
+            "decoder.rope_low",
+            "must be above 0 and below rope_high, with rope_original, or all three 0",
+        ),
+        (
+            bool(decoder.library) == bool(decoder.parameters),
+            "decoder.parameters",
+            "must be the number of the library model's weights, and 0 for all others",
+        ),
         (2 <= rl.group <= 256, "rl.group", "must be 2..256 samples of one prompt"),
         (training.batch % max(1, rl.group) == 0, "training.batch", "must be a multiple of rl.group"),
         (1 <= rl.block, "rl.block", "must be 1 or more trajectories"),

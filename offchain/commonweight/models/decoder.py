@@ -1,15 +1,15 @@
 """The Llama family as one pure function over one flat vector, with a key-value cache for generation.
 
 Covers the built-in model and Llama, Mistral, Qwen2 and Qwen3 checkpoints: grouped-query attention, biases on the
-projections, norms of queries and keys, tied or separate output embedding. For the built-in shape the full pass is
-`llama.forward` itself, so that whatever is replayed bit for bit has one implementation.
+projections, norms of queries and keys, attention windows, tied or separate output embedding. For the built-in shape the
+full pass is `llama.forward` itself, so that whatever is replayed bit for bit has one implementation. Architectures of
+other families are handed on to `library`.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,78 +17,24 @@ from torch import Tensor
 
 from ..core.spec import DecoderSpec, ModelSpec
 from . import llama
+from .architecture import Architecture, parameter_count, rotary, shapes, unflatten
 
+if TYPE_CHECKING:
+    from .transformers_policy import TransformersPolicy
+
+__all__ = [
+    "Architecture",
+    "Cache",
+    "Llama",
+    "builtin",
+    "hidden_states",
+    "output_matrix",
+    "parameter_count",
+    "policy",
+    "shapes",
+    "unflatten",
+]
 GROW = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """Everything that the arithmetic depends on; sizes in elements."""
-
-    model: ModelSpec
-    kv_heads: int
-    head_dim: int
-    norm_eps: float
-    rope_base: float
-    qkv_bias: bool
-    qk_norm: bool
-    tied: bool
-
-    @staticmethod
-    def of(model: ModelSpec, extra: DecoderSpec) -> Architecture:
-        """The architecture that a spec describes; zeros mean the built-in choice."""
-        return Architecture(
-            model=model,
-            kv_heads=extra.kv_heads or model.heads,
-            head_dim=extra.head_dim or model.dim // model.heads,
-            norm_eps=extra.norm_eps,
-            rope_base=extra.rope_base,
-            qkv_bias=extra.qkv_bias,
-            qk_norm=extra.qk_norm,
-            tied=extra.tied,
-        )
-
-    @property
-    def builtin(self) -> bool:
-        """True for the shape that `llama.forward` computes."""
-        return self == Architecture.of(self.model, DecoderSpec())
-
-    @property
-    def grouped(self) -> bool:
-        """True when several query heads share one key."""
-        return self.kv_heads != self.model.heads
-
-
-def shapes(arch: Architecture) -> list[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every parameter in the canonical order; for the built-in shape those of `llama.shapes`."""
-    m, wide = arch.model, arch.model.heads * arch.head_dim
-    rows = wide + 2 * arch.kv_heads * arch.head_dim
-    out: list[tuple[str, tuple[int, ...]]] = [("embed", (m.vocab, m.dim))]
-    for i in range(m.layers):
-        out += [(f"{i}.norm1", (m.dim,)), (f"{i}.qkv", (rows, m.dim))]
-        out += [(f"{i}.qkv_bias", (rows,))] if arch.qkv_bias else []
-        out += [(f"{i}.q_norm", (arch.head_dim,)), (f"{i}.k_norm", (arch.head_dim,))] if arch.qk_norm else []
-        out += [
-            (f"{i}.out", (m.dim, wide)),
-            (f"{i}.norm2", (m.dim,)),
-            (f"{i}.gate_up", (2 * m.hidden, m.dim)),
-            (f"{i}.down", (m.dim, m.hidden)),
-        ]
-    out.append(("norm", (m.dim,)))
-    return out if arch.tied else [*out, ("head", (m.vocab, m.dim))]
-
-
-@lru_cache(maxsize=32)
-def parameter_count(arch: Architecture) -> int:
-    """Length of the flat vector."""
-    return sum(math.prod(shape) for _, shape in shapes(arch))
-
-
-def unflatten(arch: Architecture, flat: Tensor) -> dict[str, Tensor]:
-    """Views of the flat vector by name; differentiable."""
-    named = shapes(arch)
-    pieces = torch.split(flat, [math.prod(shape) for _, shape in named])
-    return {name: piece.view(shape) for (name, shape), piece in zip(named, pieces, strict=True)}
 
 
 def hidden_states(arch: Architecture, flat: Tensor, tokens: Tensor) -> Tensor:
@@ -96,15 +42,26 @@ def hidden_states(arch: Architecture, flat: Tensor, tokens: Tensor) -> Tensor:
 
     Rows shorter than ``time`` are filled on the right: causality keeps the filler out of every real position.
     """
+    if arch.library:
+        from . import library
+
+        return library.hidden_states(arch, flat, tokens)
     if arch.builtin:
         return llama.hidden_states(arch.model, flat, tokens)
     p = unflatten(arch, flat)
-    cos, sin = (t[: tokens.shape[1]] for t in rotary(arch, tokens.shape[1]))
+    time = tokens.shape[1]
+    cos, sin = (t[:time] for t in rotary(arch, time))
+    mask = _causal(arch, time) if 0 < arch.window < time else None
     x = F.embedding(tokens, p["embed"])
     for i in range(arch.model.layers):
         q, k, v = _project(arch, p, i, _norm(arch, x, p[f"{i}.norm1"]))
         mixed = F.scaled_dot_product_attention(
-            _rotate(q, cos, sin), _rotate(k, cos, sin), v, is_causal=True, enable_gqa=arch.grouped
+            _rotate(q, cos, sin),
+            _rotate(k, cos, sin),
+            v,
+            attn_mask=mask,
+            is_causal=mask is None,
+            enable_gqa=arch.grouped,
         )
         x = _finish(arch, p, i, x, mixed)
     return _norm(arch, x, p["norm"])
@@ -112,24 +69,19 @@ def hidden_states(arch: Architecture, flat: Tensor, tokens: Tensor) -> Tensor:
 
 def output_matrix(arch: Architecture, flat: Tensor) -> Tensor:
     """The matrix that turns hidden states into logits, ``(vocab, dim)``."""
+    if arch.library:
+        from . import library
+
+        return library.output_matrix(arch, flat)
     size = arch.model.vocab * arch.model.dim
     part = flat[:size] if arch.tied else flat[flat.numel() - size :]
     return part.view(arch.model.vocab, arch.model.dim)
 
 
-def rotary(arch: Architecture, time: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles of at least ``time`` positions, float32 ``(positions, head_dim / 2)``."""
-    return _angles(arch.head_dim, arch.rope_base, -(-time // 256) * 256)
-
-
-@lru_cache(maxsize=64)
-def _angles(head_dim: int, base: float, time: int) -> tuple[Tensor, Tensor]:
-    # Kept for later calls, which may be training: a tensor made in inference mode could not be learnt through.
-    with torch.inference_mode(False):
-        half = head_dim // 2
-        frequency = base ** (-torch.arange(half, dtype=torch.float64) / half)
-        angle = torch.outer(torch.arange(time, dtype=torch.float64), frequency)
-        return angle.cos().float(), angle.sin().float()
+def _causal(arch: Architecture, time: int) -> Tensor:
+    """Which columns each column attends to: those before it within the window, and itself; ``(time, time)``."""
+    mask = torch.ones(time, time, dtype=torch.bool).tril()
+    return mask.triu(1 - arch.window) if arch.window else mask
 
 
 def _norm(arch: Architecture, x: Tensor, weight: Tensor) -> Tensor:
@@ -189,11 +141,12 @@ class Cache:
         self.keys = [F.pad(k, (0, 0, 0, GROW)) for k in self.keys]
         self.values = [F.pad(v, (0, 0, 0, GROW)) for v in self.values]
 
-    def mask(self) -> Tensor | None:
+    def mask(self, window: int) -> Tensor | None:
         """Which columns up to ``length`` each row may attend to, ``(rows, 1, 1, length)``; None for all."""
-        if not self.ragged:
+        first = self.length - window if 0 < window < self.length else 0
+        if not self.ragged and not first:
             return None
-        return (torch.arange(self.length) >= self.start[:, None])[:, None, None]
+        return (torch.arange(self.length) >= self.start.clamp_min(first)[:, None])[:, None, None]
 
 
 class Llama:
@@ -225,10 +178,10 @@ class Llama:
         ragged = bool((start != 0).any())
         position = (torch.arange(time) - start[:, None]).clamp_min(0)
         cos, sin = (t[position][:, None] for t in rotary(arch, time))
-        mask = None
+        mask = _causal(arch, time)[None, None] if 0 < arch.window < time else None
         if ragged:
             real = torch.arange(time) >= start[:, None]
-            mask = (torch.ones(time, time, dtype=torch.bool).tril() & real[:, None])[:, None]
+            mask = (_causal(arch, time) & real[:, None])[:, None]
             # A filler row that may look at nothing would give NaN; what it sees does not matter.
             mask = mask | torch.eye(time, dtype=torch.bool)
         cache = Cache([], [], start, time, ragged)
@@ -252,7 +205,7 @@ class Llama:
         cache.reserve()
         at = cache.length
         cache.length = at + 1
-        mask = cache.mask()
+        mask = cache.mask(arch.window)
         cos, sin = rotary(arch, at + 1)
         if cache.ragged:
             position = at - cache.start
@@ -290,6 +243,15 @@ class Llama:
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of any hidden states."""
         return F.linear(hidden, self._head)
+
+
+def policy(arch: Architecture, flat: Tensor) -> Llama | TransformersPolicy:
+    """What generates with these weights. Raises E1008 when it needs a library that is not installed."""
+    if arch.library:
+        from .library import policy_of
+
+        return policy_of(arch, flat)
+    return Llama(arch, flat)
 
 
 def builtin(model: ModelSpec) -> Architecture:

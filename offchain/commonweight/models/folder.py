@@ -16,73 +16,144 @@ from torch import Tensor
 
 from ..core.errors import CommonweightError
 from ..core.spec import ModelSpec
-from .decoder import Architecture, parameter_count, shapes, unflatten
+from .architecture import PLAIN, Architecture, parameter_count, shapes, unflatten
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+ROPES = ("default", "linear", "llama3")
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+NEWLINE = 10
 MAX_JSON = 64 << 20
 _PARTS = ("q_proj", "k_proj", "v_proj")
 
 
 def read_config(folder: Path, context: int) -> Architecture:
-    """The architecture of a folder, reading sequences of at most ``context`` tokens. Raises E1009."""
-    raw = _json(folder / "config.json")
-    family = raw.get("model_type")
-    if family not in FAMILIES:
-        raise _bad(folder, f"model type `{family}` is not one of {', '.join(FAMILIES)}")
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise _bad(folder, f"rotary scaling {rope} is not supported")
-    if raw.get("hidden_act") != "silu" or raw.get("use_sliding_window") or raw.get("mlp_bias"):
-        raise _bad(folder, "only SwiGLU without biases and attention without a sliding window are supported")
+    """The architecture of a folder, reading sequences of at most ``context`` tokens.
+
+    What our decoder does not compute exactly is left to the transformers library, which says whether it can.
+    Raises E1009, and E1008 without that library.
+    """
+    raw = read_json(folder / "config.json")
+    if raw.get("quantization_config"):
+        raise bad(folder, "its weights are quantised", "take the folder of the float weights")
     try:
-        heads, dim = int(raw["num_attention_heads"]), int(raw["hidden_size"])
-        model = ModelSpec(
-            vocab=int(raw["vocab_size"]),
-            dim=dim,
-            layers=int(raw["num_hidden_layers"]),
-            heads=heads,
-            hidden=int(raw["intermediate_size"]),
-            context=min(context, int(raw.get("max_position_embeddings", context))),
-        )
-        return Architecture(
-            model=model,
-            kv_heads=int(raw.get("num_key_value_heads") or heads),
-            head_dim=int(raw.get("head_dim") or dim // heads),
-            norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
-            rope_base=float(rope.get("rope_theta") or raw.get("rope_theta") or 10_000.0),
-            qkv_bias=family == "qwen2" or bool(raw.get("attention_bias")),
-            qk_norm=family == "qwen3",
-            tied=bool(raw.get("tie_word_embeddings", False)),
-        )
+        why = foreign(raw, context)
+        if not why:
+            return _architecture(raw, context)
     except (KeyError, TypeError, ValueError) as error:
-        raise _bad(folder, f"config.json lacks or garbles {error}") from error
+        raise bad(folder, f"config.json lacks or garbles {error}") from error
+    from . import library
+
+    return library.read_config(folder, raw, context, why)
+
+
+def foreign(raw: dict[str, Any], context: int) -> str:
+    """Why our decoder does not compute this ``config.json`` exactly; empty when it does."""
+    family, rope = raw.get("model_type"), _rope(raw)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if family not in FAMILIES:
+        return f"model type `{family}`"
+    if kind not in ROPES or rope.get("partial_rotary_factor", 1) != 1:
+        return f"rotary scaling `{kind}`"
+    if raw.get("hidden_act", "silu") != "silu" or raw.get("mlp_bias"):
+        return "another feed-forward layer than SwiGLU without biases"
+    if raw.get("attention_bias") and family != "qwen2":
+        return "a bias on the output projection"
+    if len(set(_windows(raw, context))) > 1:
+        return "attention windows in some layers only"
+    return ""
+
+
+def _rope(raw: dict[str, Any]) -> dict[str, Any]:
+    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    return rope if isinstance(rope, dict) else {"rope_type": str(rope)}
+
+
+def _windows(raw: dict[str, Any], context: int) -> list[int]:
+    """The attention window of each layer, in tokens; 0 where it is none, or longer than ``context``."""
+    layers, family = int(raw.get("num_hidden_layers") or 0), raw.get("model_type")
+    used = family == "mistral" or (family != "llama" and raw.get("use_sliding_window"))
+    window = int(raw.get("sliding_window", 4096) or 0) if used else 0
+    if not window or window >= context:
+        return [0] * layers
+    if family == "mistral":
+        return [window] * layers
+    first = int(raw.get("max_window_layers", 28))
+    kinds = raw.get("layer_types") or ["sliding_attention" if i >= first else "" for i in range(layers)]
+    return [window if kind == "sliding_attention" else 0 for kind in kinds]
+
+
+def _architecture(raw: dict[str, Any], context: int) -> Architecture:
+    family, rope = raw["model_type"], _rope(raw)
+    heads, dim = int(raw["num_attention_heads"]), int(raw["hidden_size"])
+    longest = min(context, int(raw.get("max_position_embeddings", context)))
+    model = ModelSpec(
+        vocab=int(raw["vocab_size"]),
+        dim=dim,
+        layers=int(raw["num_hidden_layers"]),
+        heads=heads,
+        hidden=int(raw["intermediate_size"]),
+        context=longest,
+    )
+    scaling = PLAIN
+    if rope.get("rope_type", rope.get("type")) == "linear":
+        scaling = (float(rope["factor"]), 0.0, 0.0, 0)
+    elif rope.get("rope_type", rope.get("type")) == "llama3":
+        low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
+        scaling = (float(rope["factor"]), low, high, int(rope["original_max_position_embeddings"]))
+    return Architecture(
+        model=model,
+        kv_heads=int(raw.get("num_key_value_heads") or heads),
+        head_dim=int(raw.get("head_dim") or (128 if family == "qwen3" else dim // heads)),
+        norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+        rope_base=float(rope.get("rope_theta") or raw.get("rope_theta") or 10_000.0),
+        qkv_bias=family == "qwen2",
+        qk_norm=family == "qwen3",
+        tied=bool(raw.get("tie_word_embeddings", False)),
+        rope_scaling=scaling,
+        window=max(_windows(raw, longest), default=0),
+    )
 
 
 def read_folder(folder: Path, context: int) -> tuple[Architecture, Tensor]:
-    """Architecture and weights, float32 ``(n,)``, in our canonical order. Raises E1009."""
+    """Architecture and weights, float32 ``(n,)``, in our canonical order. Raises E1008, E1009."""
     arch = read_config(folder, context)
+    if arch.library:
+        from . import library
+
+        return arch, library.read_weights(folder, arch)
     tensors = _tensors(folder)
-    if arch.qkv_bias and "model.layers.0.self_attn.o_proj.bias" in tensors:
-        raise _bad(folder, "a bias on the output projection is not supported")
     parts = []
     for name, shape in shapes(arch):
         found = [tensors.get(key) for key in _keys(name)]
         missing = [key for key, tensor in zip(_keys(name), found, strict=True) if tensor is None]
         if missing:
-            raise _bad(folder, f"the weights lack {missing[0]}")
+            raise bad(folder, f"the weights lack {missing[0]}")
+        odd = [t.dtype for t in found if t is not None and t.dtype not in FLOATS]
+        if odd:
+            raise bad(folder, f"{_keys(name)[0]} holds {odd[0]}", "float32, float16 or bfloat16 is needed")
         joined = torch.cat([t.float() for t in found if t is not None])
         if joined.shape != shape:
-            raise _bad(folder, f"{_keys(name)[0]} has shape {tuple(joined.shape)}, {shape} expected")
+            raise bad(folder, f"{_keys(name)[0]} has shape {tuple(joined.shape)}, {shape} expected")
         parts.append(joined.reshape(-1))
     flat = torch.cat(parts)
     if flat.numel() != parameter_count(arch) or not bool(torch.isfinite(flat).all()):
-        raise _bad(folder, "the weights are not finite")
+        raise bad(folder, "the weights are not finite")
     return arch, flat
 
 
-def write_folder(folder: Path, arch: Architecture, flat: Tensor) -> None:
-    """A folder that transformers, vLLM and we open alike."""
+def write_folder(
+    folder: Path, arch: Architecture, flat: Tensor, tokenizer: str = "", stop: int = NEWLINE
+) -> None:
+    """A folder that transformers, vLLM and we open alike; ``tokenizer`` is the text of a ``tokenizer.json``."""
     folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads(arch.library) if arch.library else _config(arch)
+    (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": stop}, indent=1) + "\n")
+    if tokenizer:
+        (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+    if arch.library:
+        whole = {name: t.clone().contiguous() for name, t in unflatten(arch, flat.detach()).items()}
+        save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
+        return
     tensors: dict[str, Tensor] = {}
     wide, narrow = arch.model.heads * arch.head_dim, arch.kv_heads * arch.head_dim
     for name, tensor in unflatten(arch, flat.detach()).items():
@@ -91,19 +162,21 @@ def write_folder(folder: Path, arch: Architecture, flat: Tensor) -> None:
         for key, part in zip(keys, tensor.split(sizes), strict=True):
             tensors[key] = part.clone().contiguous()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(_config(arch), indent=1) + "\n")
 
 
 def read_tokenizer(folder: Path) -> tuple[str, int]:
-    """Text of ``tokenizer.json`` and the token that ends a turn. Raises E1009."""
+    """Text of ``tokenizer.json`` and the token that ends a turn: of several end tokens, the first. Raises E1009."""
+    if not (folder / "tokenizer.json").exists():
+        hint = "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers writes one"
+        raise bad(folder, "there is no tokenizer.json", hint)
     text = _read(folder / "tokenizer.json")
     stop: Any = None
     for name in ("generation_config.json", "config.json"):
         if stop is None and (folder / name).exists():
-            stop = _json(folder / name).get("eos_token_id")
+            stop = read_json(folder / name).get("eos_token_id")
     stop = stop[0] if isinstance(stop, list) and stop else stop
     if type(stop) is not int:
-        raise _bad(folder, "neither generation_config.json nor config.json names an eos_token_id")
+        raise bad(folder, "neither generation_config.json nor config.json names an eos_token_id")
     return text, stop
 
 
@@ -135,10 +208,16 @@ def _keys(name: str) -> list[str]:
 
 def _config(arch: Architecture) -> dict[str, Any]:
     """``config.json`` of an architecture."""
-    family = "qwen3" if arch.qk_norm else "qwen2" if arch.qkv_bias else "llama"
-    m = arch.model
+    family = "qwen3" if arch.qk_norm else "qwen2" if arch.qkv_bias else "mistral" if arch.window else "llama"
+    m, (factor, low, high, original) = arch.model, arch.rope_scaling
+    rope: dict[str, Any] = {"rope_type": "default"}
+    if arch.rope_scaling != PLAIN:
+        rope = {"rope_type": "linear", "factor": factor}
+    if high:
+        rope |= {"rope_type": "llama3", "low_freq_factor": low, "high_freq_factor": high}
+        rope |= {"original_max_position_embeddings": original}
     return {
-        "architectures": [{"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}[family] + "ForCausalLM"],
+        "architectures": [family.capitalize() + "ForCausalLM"],
         "model_type": family,
         "vocab_size": m.vocab,
         "hidden_size": m.dim,
@@ -150,11 +229,15 @@ def _config(arch: Architecture) -> dict[str, Any]:
         "hidden_act": "silu",
         "rms_norm_eps": arch.norm_eps,
         "rope_theta": arch.rope_base,
+        "rope_scaling": None if arch.rope_scaling == PLAIN else rope,
+        "rope_parameters": {**rope, "rope_theta": arch.rope_base},
+        "sliding_window": arch.window or None,
+        "use_sliding_window": arch.window > 0,
+        "max_window_layers": 0 if arch.window else m.layers,
         "max_position_embeddings": m.context,
         "tie_word_embeddings": arch.tied,
         "attention_bias": False,
         "bos_token_id": None,
-        "eos_token_id": 10,
         "pad_token_id": None,
         "dtype": "float32",
         "torch_dtype": "float32",
@@ -168,7 +251,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
         try:
             out |= load_file(path)
         except Exception as error:  # safetensors has an error type per binding; all mean the same to a person
-            raise _bad(folder, f"cannot read {path.name}: {error}") from error
+            raise bad(folder, f"cannot read {path.name}: {error}") from error
     return out
 
 
@@ -178,10 +261,16 @@ def _weight_files(folder: Path) -> Iterator[Path]:
         yield single
         return
     if not index.exists():
-        raise _bad(folder, "there is no model.safetensors")
-    for name in sorted(set(_json(index).get("weight_map", {}).values())):
-        if not isinstance(name, str) or Path(name).name != name:
-            raise _bad(folder, f"the index names a file outside the folder: {name!r}")
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt*"))
+        raise bad(
+            folder, "there is no model.safetensors" + (": pickled weights are not read" if pickled else "")
+        )
+    named = read_json(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise bad(folder, f"{index.name} names no weights")
+    for name in sorted(set(map(str, named.values()))):
+        if Path(name).name != name:
+            raise bad(folder, f"the index names a file outside the folder: {name!r}")
         yield folder / name
 
 
@@ -190,20 +279,25 @@ def _read(path: Path) -> str:
         with path.open(encoding="utf-8") as file:
             return file.read(MAX_JSON)
     except (OSError, UnicodeDecodeError) as error:
-        raise _bad(path.parent, f"cannot read {path.name}: {error}") from error
+        raise bad(path.parent, f"cannot read {path.name}: {error}") from error
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises E1009."""
     try:
         raw = json.loads(_read(path))
     except ValueError as error:
-        raise _bad(path.parent, f"{path.name} is not JSON") from error
+        raise bad(path.parent, f"{path.name} is not JSON") from error
     if not isinstance(raw, dict):
-        raise _bad(path.parent, f"{path.name} holds no object")
+        raise bad(path.parent, f"{path.name} holds no object")
     return raw
 
 
-def _bad(folder: Path, why: str) -> CommonweightError:
+def bad(folder: Path, why: str, hint: str = "") -> CommonweightError:
+    """What is wrong with a folder."""
     return CommonweightError(
-        "E1009", f"{folder}: {why}", f"a folder of a {', '.join(FAMILIES)} model with safetensors is needed"
+        "E1009",
+        f"{folder}: {why}",
+        hint
+        or f"a folder of a {', '.join(FAMILIES)} or other causal language model with safetensors is needed",
     )

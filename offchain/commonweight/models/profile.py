@@ -40,11 +40,11 @@ def computing(arithmetic: str) -> Iterator[None]:
         yield
 
 
-def numeric_profile(model: ModelSpec, batch: int, arithmetic: str = "f32") -> str:
-    """This machine's profile for training ``model`` on batches of ``batch`` sequences."""
+def numeric_profile(model: ModelSpec, batch: int, arithmetic: str = "f32", library: str = "") -> str:
+    """This machine's profile for training ``model`` on batches of ``batch`` sequences, with a ``library``'s help."""
     isa = torch.backends.cpu.get_cpu_capability().lower()
     name = f"torch-{torch.__version__}/{platform.machine()}/{isa}/{arithmetic}/threads-1"
-    return f"{name}/probe-{_probe(model, batch, arithmetic)}"
+    return f"{name}/probe-{_probe(model, batch, arithmetic)}{library and '/'}{library}"
 
 
 @lru_cache(maxsize=16)
@@ -63,9 +63,11 @@ def _probe(model: ModelSpec, batch: int, arithmetic: str) -> str:
     return tagged("probe", loss.detach().numpy().tobytes(), gradient.numpy().tobytes()).hex()[:16]
 
 
-def require_profile(wanted: str, model: ModelSpec, batch: int, arithmetic: str = "f32") -> None:
+def require_profile(
+    wanted: str, model: ModelSpec, batch: int, arithmetic: str = "f32", library: str = ""
+) -> None:
     """Raise E1601 unless this machine computes in the profile that a spec pins."""
-    here = numeric_profile(model, batch, arithmetic)
+    here = numeric_profile(model, batch, arithmetic, library)
     if wanted != here:
         raise CommonweightError(
             "E1601",

@@ -1,7 +1,7 @@
 """Any Hugging Face causal language model as a policy of the rollout engine; imports transformers only when used.
 
 Sampling, proofs and continuous batching are ours; the library gives logits, hidden states and a cache. Models of the
-Llama family need none of this: `folder` reads them into our own decoder.
+Llama family need none of this: `folder` reads them into our own decoder. `library` makes others trainable in leases.
 """
 
 from __future__ import annotations
@@ -36,21 +36,34 @@ class TransformersPolicy:
     @staticmethod
     def load(folder: Path) -> TransformersPolicy:
         """A local folder, float32. Raises E1008 without the library, E1009 when it cannot load the folder."""
+        return TransformersPolicy(TransformersPolicy.loaded(folder)[0])
+
+    @staticmethod
+    def loaded(folder: Path) -> tuple[Any, set[str]]:
+        """The library's model of a folder, and the names of weights that the folder lacks. Raises as `load`."""
         try:
             from transformers import AutoModelForCausalLM
+            from transformers.utils import logging
         except ImportError as error:
             raise CommonweightError(
                 "E1008", "transformers is not installed", "pip install 'commonweight[hf]'"
             ) from error
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, dtype=torch.float32, trust_remote_code=False
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder,
+                local_files_only=True,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # the library fails in many ways, and all mean the same to a person
             raise CommonweightError(
                 "E1009", f"{folder}: {error}", "a complete local folder is needed"
             ) from error
-        return TransformersPolicy(model)
+        return model.eval(), set(report["missing_keys"])
 
     @property
     def vocab(self) -> int:

@@ -62,7 +62,7 @@ class LoraWeights:
         for name, shape in shapes(self.arch):
             size = math.prod(shape)
             piece = self.base[at : at + size]
-            if _adapted(name):
+            if _adapted(name, shape):
                 rows, columns = shape
                 a = vector[taken : taken + self.rank * columns].view(self.rank, columns)
                 taken += self.rank * columns
@@ -86,9 +86,10 @@ def trainable_count(arch: Architecture, rank: int) -> int:
     return sum(rank * (rows + columns) for rows, columns in _matrices(arch))
 
 
-def _adapted(name: str) -> bool:
-    return name.rsplit(".", 1)[-1] in {"qkv", "out", "gate_up", "down"}
+def _adapted(name: str, shape: tuple[int, ...]) -> bool:
+    """Matrices of the layers, which are numbered; embeddings are not."""
+    return len(shape) == 2 and any(part.isdigit() for part in name.split("."))
 
 
 def _matrices(arch: Architecture) -> list[tuple[int, int]]:
-    return [(shape[0], shape[1]) for name, shape in shapes(arch) if _adapted(name)]
+    return [(shape[0], shape[1]) for name, shape in shapes(arch) if _adapted(name, shape)]

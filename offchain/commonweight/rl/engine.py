@@ -131,7 +131,10 @@ class _Lane:
     step: int = 0
 
     def score(self, temperature: float) -> None:
-        """Log-probabilities of the tokens of the last steps, at once: a call costs more than what few entries take."""
+        """Log-probabilities of the tokens of the last steps, at once: a call costs more than what few entries take.
+
+        Raises E1604 for logits from which no token can be chosen.
+        """
         if not self.unscored:
             return
         steps = slice(self.step - len(self.unscored), self.step)
@@ -139,7 +142,10 @@ class _Lane:
         scaled = logits if temperature in (0, 1) else logits / temperature
         tokens = torch.from_numpy(self.tokens[:, steps].astype(np.int64))
         picked = scaled.gather(-1, tokens[:, :, None])[:, :, 0]
-        self.logprobs[:, steps] = (picked - torch.logsumexp(scaled, dim=-1)).numpy()
+        found = (picked - torch.logsumexp(scaled, dim=-1)).numpy()
+        if not np.isfinite(found).all():
+            raise CommonweightError("E1604", "logits are not finite, so no token can be chosen from them")
+        self.logprobs[:, steps] = found
         self.unscored.clear()
 
     def noise_now(self, vocab: int) -> npt.NDArray[np.float64]:
@@ -359,13 +365,11 @@ class RolloutEngine:
 def _race(logits: Floats, gumbel: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.int64]:
     """`seeded.choose` by its definition, on noise made ahead: for few entries calls cost more than logarithms.
 
-    Raises E1604 for logits from which no token can be chosen.
+    Whether logits are finite shows in the log-probabilities, a few steps later.
     """
+    if temperature == 1:
+        return np.add(logits, gumbel).argmax(axis=1)
     scores = logits.astype(np.float64)
-    if temperature != 1:
-        scores /= temperature
+    scores /= temperature
     scores += gumbel
-    chosen = scores.argmax(axis=1)
-    if not np.isfinite(scores[np.arange(len(chosen)), chosen]).all():
-        raise CommonweightError("E1604", "logits are not finite, so no token can be chosen from them")
-    return chosen
+    return scores.argmax(axis=1)

@@ -15,7 +15,7 @@ from typing import Any
 from ..chain.faults import fault
 from ..core.spec import RlSpec, TrainingSpec
 from ..diloco.inner import TrainState
-from ..models.decoder import Architecture, Llama
+from ..models.decoder import Architecture, policy
 from .adapters import Trainable
 from .buffer import TrajectoryBuffer, Unit
 from .engine import Proving, RolloutEngine, Sampling
@@ -122,7 +122,7 @@ def _follow(exchange: Exchange, engine: RolloutEngine, arch: Architecture) -> He
     if head is not None and head.version > engine.version:
         flat = exchange.weights(head)
         if flat is not None:
-            engine.load(head.version, Llama(arch, flat))
+            engine.load(head.version, policy(arch, flat))
     return head if engine.version >= 0 else None
 
 

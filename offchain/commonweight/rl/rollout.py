@@ -145,13 +145,17 @@ def play(engine: Engine, scene: Scene, todo: Sequence[Episode]) -> list[Trajecto
             return rows
 
 
+def room(scene: Scene, episode: Episode) -> int:
+    """How many tokens the next turn may have; below 1 when the model's context is used up."""
+    return min(scene.max_new, scene.context - len(episode.prompt) - len(episode.tokens))
+
+
 def request(scene: Scene, episode: Episode) -> Request | None:
     """What the engine shall complete next; None when the model's context is used up."""
-    prompt = (*episode.prompt, *episode.tokens)
-    room = min(scene.max_new, scene.context - len(prompt))
-    if room < 1:
+    limit = room(scene, episode)
+    if limit < 1:
         return None
-    return Request(prompt, episode.key, position=episode.sampled, max_new=room)
+    return Request((*episode.prompt, *episode.tokens), episode.key, position=episode.sampled, max_new=limit)
 
 
 def absorb(scene: Scene, episode: Episode, completion: Completion) -> None:

@@ -19,7 +19,7 @@ from ..core.seeds import uniform
 from ..core.spec import StartSpec, TrainingSpec
 from ..diloco.inner import TrainState
 from ..diloco.inner import _adamw as adamw
-from ..models.decoder import Architecture, Llama, hidden_states, output_matrix
+from ..models.decoder import Architecture, hidden_states, output_matrix, policy
 from .engine import RolloutEngine, Sampling
 from .environments import UNIT
 from .rollout import Episode, Scene, play
@@ -48,7 +48,7 @@ def accuracy(arch: Architecture, flat: Tensor, scene: Scene, count: int = HELD_O
 def greedy(arch: Architecture, flat: Tensor, scene: Scene, count: int = HELD_OUT) -> list[Trajectory]:
     """Held-out tasks answered with the likeliest tokens."""
     engine = RolloutEngine(Sampling(scene.tokens.stop, scene.max_new, 0.0))
-    engine.load(0, Llama(arch, flat))
+    engine.load(0, policy(arch, flat))
     return play(engine, scene, held_out(scene, count))
 
 

@@ -16,17 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..chain.faults import fault
 from ..core import codec, fixed, merkle
 from ..core.errors import CommonweightError, EncodingError
 from ..core.fixed import ModelVersion
 from ..core.hashing import tagged
-from ..core.spec import Spec, TaskFile
+from ..core.spec import DecoderSpec, Spec, TaskFile
 from ..core.works import StepLeaf, TrajectoryLeaf
 from ..diloco.inner import TrainState
 from ..models import initial_parameters, numeric_profile, pin, require_profile
-from ..models.decoder import Architecture, Llama, parameter_count
+from ..models.decoder import Architecture, parameter_count, policy
 from ..rl.adapters import Trainable, trainable, trainable_count
-from ..rl.engine import Proving, RolloutEngine, Sampling
+from ..rl.engine import Policy, Proving, RolloutEngine, Sampling
 from ..rl.environments import OWN, pinned
 from ..rl.learner import Learned, StepStats, learn, minibatches
 from ..rl.rollout import Scene, episodes, play
@@ -38,6 +39,8 @@ from .rl_bundle import Bundle, scene
 from .rl_sources import rows_per_segment
 
 PROBE_BATCH = 4
+SEGMENT_POINTS = ("played", "learnt", "kept")
+"""Where a test can kill a trainer, at ``segment:N`` of a lease: see `chain.faults`."""
 SLOTS = 1024
 
 
@@ -106,7 +109,9 @@ def build_spec(task: TaskFile, data: bytes, initial: ModelVersion) -> Spec:
     """Freeze a task file: name bundle and initial model, pin the profile ``auto`` to this machine's."""
     verification = task.verification
     if verification.profile == "auto":
-        verification = replace(verification, profile=numeric_profile(task.model, PROBE_BATCH))
+        verification = replace(
+            verification, profile=numeric_profile(task.model, PROBE_BATCH, library=_library(task.decoder))
+        )
     spec = Spec(
         name=task.name,
         kind=task.kind,
@@ -128,7 +133,17 @@ def build_spec(task: TaskFile, data: bytes, initial: ModelVersion) -> Spec:
 def require_trainable(spec: Spec) -> None:
     """Raise E1601 in another numeric profile; pins this thread's numerics."""
     pin()
-    require_profile(spec.verification.profile, spec.model, PROBE_BATCH)
+    library = _library(spec.decoder)
+    require_profile(spec.verification.profile, spec.model, PROBE_BATCH, library=library)
+
+
+def _library(decoder: DecoderSpec) -> str:
+    """The library that computes the model, with its release: another one may round otherwise."""
+    if not decoder.library:
+        return ""
+    from ..models.library import release
+
+    return f"transformers-{release()}"
 
 
 def evaluate(spec: Spec, data: bytes, version: ModelVersion) -> float:
@@ -179,10 +194,10 @@ def behaviour(spec: Spec, lease: Lease, index: int) -> int:
     return 0 if lease.rollout else max(0, index - spec.rl.lag)
 
 
-def consumed(rows: Sequence[Trajectory], sources: dict[bytes, list[Trajectory]]) -> bytes:
+def consumed(digests: Sequence[bytes], sources: dict[bytes, list[Trajectory]]) -> bytes:
     """What a step leaf says of its segment's data: exactly these trajectories, and those of the sources, in order."""
     named = [tagged("source", root, *(row.digest() for row in part)) for root, part in sources.items()]
-    return tagged("consumed", *(row.digest() for row in rows), *named)
+    return tagged("consumed", *digests, *named)
 
 
 def leaves(first: int, rows: Sequence[Trajectory], columns: bytes) -> list[TrajectoryLeaf]:
@@ -211,18 +226,18 @@ class Setting:
         start = TrainState.start(part.start().numpy())
         return Setting(spec, lease, scene(spec, data), arch, part, start)
 
-    def policy(self, vector: Tensor) -> Llama:
+    def policy(self, vector: Tensor) -> Policy:
         """The policy of an optimised vector."""
         with torch.no_grad():
-            return Llama(self.arch, self.trainable.full(vector))
+            return policy(self.arch, self.trainable.full(vector))
 
     def sources(self, index: int) -> dict[bytes, list[Trajectory]]:
         """What other leases give to segment ``index``, by the roots of their works."""
         return dict(zip(self.lease.sources, rl_sources.of_segment(self.spec, self.lease, index), strict=True))
 
-    def consumed(self, index: int, rows: Sequence[Trajectory]) -> bytes:
-        """What the step leaf of segment ``index`` has to say of its data."""
-        return consumed(rows, self.sources(index))
+    def consumed(self, index: int, digests: Sequence[bytes]) -> bytes:
+        """What the step leaf of segment ``index`` has to say of its data: trajectories with these digests."""
+        return consumed(digests, self.sources(index))
 
     def learn(self, index: int, state: TrainState, rows: Sequence[Trajectory]) -> Learned:
         """Segment ``index`` from ``state``; a rollout lease learns nothing."""
@@ -251,10 +266,14 @@ class Training:
         """Optimised vector of the policy that plays a segment."""
         return self.states[behaviour(self.setting.spec, self.setting.lease, index)].theta
 
+    def policy(self, vector: Tensor) -> Policy:
+        """What plays with an optimised vector."""
+        return self.setting.policy(vector)
+
     def rollouts(self, index: int) -> list[Trajectory]:
         """The segment's trajectories."""
         setting = self.setting
-        self.engine.load(self.engine.version + 1, setting.policy(self.played_by(index)))
+        self.engine.load(self.engine.version + 1, self.policy(self.played_by(index)))
         todo = episodes(setting.scene, setting.lease.seed, groups_of(setting.spec, index))
         version = behaviour(setting.spec, setting.lease, index)
         return [replace(row, version=version) for row in play(self.engine, setting.scene, todo)]
@@ -275,17 +294,18 @@ class Training:
         """(step leaf, columns, encoded state) of one segment. Raises E1604 when training diverges."""
         before = self.states[-1]
         rows = self.claimed(index, self.rollouts(index))
+        fault("played", f"segment:{index}")
         learned = self.learn(index, before, self.taught(index, rows))
         if not learned.finite:
             raise CommonweightError(
                 "E1604", "training diverged: weights are not finite", "the task needs a lower training.lr"
             )
+        fault("learnt", f"segment:{index}")
         self.states.append(learned.state)
         self.stats += learned.steps
         encoded = learned.state.encode()
-        step = StepLeaf(
-            index, before.root, merkle.root(encoded), self.setting.consumed(index, rows), learned.loss
-        )
+        named = self.setting.consumed(index, [row.digest() for row in rows])
+        step = StepLeaf(index, before.root, merkle.root(encoded), named, learned.loss)
         return step, Columns.of(rows).encode(), encoded
 
 
@@ -323,6 +343,7 @@ def run(
         step, columns, encoded = run_.segment(index)
         if checkpoint:
             checkpoint.save(index, encoded, codec.encode(step) + columns)
+            fault("kept", f"segment:{index}")
         done.append((step, columns, encoded))
     return finish(run_, base, done, blinding)
 
@@ -381,7 +402,8 @@ def _resume(run_: Training, checkpoint: Checkpoint | None) -> list[tuple[StepLea
             break
         todo = episodes(setting.scene, setting.lease.seed, groups_of(setting.spec, step.index))
         rows = columns.rows()
-        if step.batch != setting.consumed(step.index, rows) or [r.key for r in rows] != [e.key for e in todo]:
+        named = setting.consumed(step.index, [row.digest() for row in rows])
+        if step.batch != named or [r.key for r in rows] != [e.key for e in todo]:
             break
         run_.states.append(state)
         done.append((step, record[STEP_LEAF_BYTES:], encoded))

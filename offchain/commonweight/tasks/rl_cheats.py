@@ -14,6 +14,8 @@ from ..core.hashing import tagged
 from ..core.seeds import uniform
 from ..core.spec import Spec
 from ..diloco.inner import TrainState
+from ..models.decoder import policy
+from ..rl.engine import Policy
 from ..rl.environments import UNIT
 from ..rl.learner import Learned
 from ..rl.rollout import episodes, play
@@ -118,10 +120,11 @@ class StaleRollouts(Forger):
 class OtherModel(Forger):
     """Plays with weights rounded to eight bits, which would be cheaper."""
 
-    def played_by(self, index: int) -> Tensor:
-        theta = super().played_by(index)
-        scale = theta.abs().max() / 127
-        return torch.round(theta / scale) * scale
+    def policy(self, vector: Tensor) -> Policy:
+        with torch.no_grad():
+            flat = self.setting.trainable.full(vector)
+            scale = flat.abs().max() / 127
+            return policy(self.setting.arch, torch.round(flat / scale) * scale)
 
 
 class Inflating(Forger):

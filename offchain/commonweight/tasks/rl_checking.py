@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
 import torch
 
 from ..core import codec, fixed, merkle
@@ -231,7 +230,10 @@ class Court:
 
     def check_consumed(self, index: int) -> None:
         """The step names exactly the trajectories of its segment, in their order."""
-        if self.opened.steps[index].batch != self.setting.consumed(index, self.columns(index)):
+        self.columns(index)  # each is the one that its leaf names
+        span = grpo.rows_of(self.spec, index)
+        digests = [leaf.tokens for leaf in self.opened.trajectories[span.start : span.stop]]
+        if self.opened.steps[index].batch != self.setting.consumed(index, digests):
             raise Fault(TREE_STEPS, index, "the step names other trajectories than its segment's")
 
     def look_through(self, index: int) -> None:
@@ -332,29 +334,28 @@ def _row_fault(scene: Scene, row: Trajectory, wanted: Episode, version: int) -> 
 
 def _same_turns(scene: Scene, row: Trajectory, episode: Episode) -> bool:
     """Retell the episode from the recorded tokens: turns end by stop or limit, the environment's words are its own."""
-    at, total = 0, row.tokens.size
+    at, tokens, mask = 0, row.tokens.tolist(), row.mask.tolist()
     for _ in range(rollout.MAX_TURNS):
-        ask = rollout.request(scene, episode)
-        if ask is None:
+        limit = rollout.room(scene, episode)
+        if limit < 1:
             break
-        turn = row.tokens[at : at + ask.max_new]
-        stops = np.flatnonzero(turn == scene.tokens.stop)
-        size = int(stops[0]) + 1 if stops.size else ask.max_new
+        turn = tokens[at : at + limit]
+        size = turn.index(scene.tokens.stop) + 1 if scene.tokens.stop in turn else limit
         turn = turn[:size]
-        if turn.size != size or not row.mask[at : at + size].all():
+        if len(turn) != size or 0 in mask[at : at + size]:
             return False
-        episode.tokens += turn.tolist()
+        episode.tokens += turn
         episode.mask += [1] * size
-        episode.turns.append(scene.tokens.decode(turn.tolist()))
+        episode.turns.append(scene.tokens.decode(turn))
         at += size
         before = len(episode.tokens)
         more = rollout.advance(scene, episode)
-        said = np.array(episode.tokens[before:], dtype=np.int32)
-        if not np.array_equal(row.tokens[at : at + said.size], said) or row.mask[at : at + said.size].any():
+        said = episode.tokens[before:]
+        if said and (tokens[at : at + len(said)] != said or 1 in mask[at : at + len(said)]):
             return False
-        if row.logprobs[at : at + said.size].any():
+        if said and row.logprobs[at : at + len(said)].any():
             return False
-        at += said.size
+        at += len(said)
         if not more:
             break
-    return at == total
+    return at == len(tokens)

@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import toploc
 from ..core.errors import EncodingError
 from ..core.spec import RlSpec, VerificationSpec
-from ..models.decoder import Llama
+from ..rl.engine import Policy
 from ..rl.trajectories import Trajectory
 from ..toploc import sampling as seeded
 from ..toploc.noise import gumbel, row_keys
@@ -36,7 +36,7 @@ class Evidence:
     hidden: list[Tensor]
 
 
-def examine(policy: Llama, rows: Sequence[Trajectory], rl: RlSpec, chunk: int) -> Evidence:
+def examine(policy: Policy, rows: Sequence[Trajectory], rl: RlSpec, chunk: int) -> Evidence:
     """Look at trajectories with the policy that should have played them."""
     margin, error = np.zeros(len(rows)), np.zeros(len(rows))
     hidden: list[Tensor] = [torch.empty(0)] * len(rows)
@@ -48,8 +48,17 @@ def examine(policy: Llama, rows: Sequence[Trajectory], rl: RlSpec, chunk: int) -
     return Evidence(margin, error, [_chunked(h, r, chunk) for h, r in zip(hidden, rows, strict=True)])
 
 
+def prove(policy: Policy, rows: Sequence[Trajectory], rl: RlSpec, v: VerificationSpec) -> list[Trajectory]:
+    """Trajectories that another engine played, with activation proofs from one pass of our own."""
+    out = []
+    for row, hidden in zip(rows, examine(policy, rows, rl, v.chunk).hidden, strict=True):
+        proof = toploc.encode(toploc.build(hidden.bfloat16(), v.topk, v.chunk)) if hidden.numel() else b""
+        out.append(replace(row, proof=proof))
+    return out
+
+
 def _score(
-    policy: Llama,
+    policy: Policy,
     rows: Sequence[Trajectory],
     block: list[int],
     hidden: list[Tensor],
@@ -100,6 +109,8 @@ def _fill(rows: Sequence[Trajectory]) -> Tensor:
 
 def turns(mask: npt.NDArray[np.uint8]) -> list[int]:
     """Lengths of the runs of sampled tokens."""
+    if mask.size and mask.all():
+        return [mask.size]
     edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
     return (edges[1::2] - edges[::2]).tolist()
 

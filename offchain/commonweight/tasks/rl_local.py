@@ -36,6 +36,7 @@ class Local:
     arch: Architecture
     base: Tensor
     folder: Path
+    bundle: Bundle
 
     @property
     def part(self) -> Trainable:
@@ -77,7 +78,7 @@ def load(folder: Path) -> Local:
     base = torch.from_numpy(fixed.dequantise_weights(lanes, task.merge.weight_bits))
     bundle = Bundle.decode((folder / "bundle.json").read_bytes())
     scene = Scene(bundle.mixture(), bundle.tokens(), task.rl.group, task.rl.max_new, task.model.context)
-    return Local(task, scene, arch, base, folder)
+    return Local(task, scene, arch, base, folder, bundle)
 
 
 def run_learner(folder: Path, steps: int, lag: int, seed: int, patience: float) -> None:

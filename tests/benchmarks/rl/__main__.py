@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from .common import ROOT
+from .table import table
 
 PARTS = ("parity", "throughput", "verifiability", "liveness", "adversaries", "asynchrony", "survival")
 
@@ -28,7 +29,10 @@ def main() -> int:
         found[part] = import_module(f"{__package__}.{part}").run()
         found[part]["wall_seconds"] = round(time.monotonic() - begun, 1)
         print(json.dumps(found[part], indent=1), flush=True)
+        found["table"] = table(found)
         path.write_text(json.dumps(found, indent=1) + "\n")
+    for name, row in found["table"].items():
+        print(f"{'reached' if row['reached'] else 'MISSED '}  {name:<34} {row['must_reach']}: {row['ours']}")
     print(f"wrote {path.relative_to(ROOT)}")
     return 0
 

@@ -180,7 +180,7 @@ def _idle(units: list[dict[str, Any]], worker: int) -> float:
 
 def run() -> Row:
     out: Row = {"lags": lags()}
-    slow, fast = processes(10, 0), processes(40, 2)
+    slow, fast = processes(10, 0), processes(60, 2)
     out["unequal_speeds"] = {
         "workers": f"{WORKERS} at 1x..4x, {SLOWEST} s per unit for the slowest (pauses)",
         "synchronous": slow,

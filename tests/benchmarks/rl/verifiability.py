@@ -102,11 +102,14 @@ def played(batch: int, new: int) -> tuple[Llama, list[Request], list[Completion]
     return policy, todo, done, best
 
 
-def validators() -> list[Row]:
-    """One teacher-forced pass per trajectory drawn, against generating it; then times the default sampling rate."""
-    from commonweight.cli.demo_rl import template
+def validators(look_us: float) -> list[Row]:
+    """One teacher-forced pass per trajectory drawn, against generating it; then times the default sampling rate.
 
-    task = parse_task(template())
+    Beside it what looking through every trajectory costs all seats together, ``look_us`` microseconds each.
+    """
+    from commonweight.cli.commands import template
+
+    task = parse_task(template("grpo"))
     spec_like: Any = task
     segments, blocks = task.training.segments, grpo.blocks(spec_like)
     seats = task.economy.want
@@ -147,6 +150,7 @@ def validators() -> list[Row]:
                     "seats": seats,
                     "drawn_share_all_seats": round(drawn, 4),
                     "all_validators_over_generation": round(drawn * checked / generated, 4),
+                    "looking_through_over_generation": round(seats * batch * look_us * 1e-6 / generated, 4),
                 }
             )
     return out
@@ -171,13 +175,14 @@ def looking_through() -> Row:
 
 def run() -> Row:
     torch.set_num_threads(1)
+    looked = looking_through()
     return {
         "trainer": [
             trainer(29, 96, 3, 256, 32, 64, 16, 15),
             trainer(29, 96, 3, 256, 256, 64, 16, 7),
             trainer(32_000, 512, 6, 1376, 32, 12, 128, 2),
         ],
-        "validators": validators(),
-        "looking_through": looking_through(),
+        "validators": validators(looked["microseconds_per_trajectory"]),
+        "looking_through": looked,
         "note": "one teacher-forced pass serves proofs, sampling replay and log-probabilities",
     }
