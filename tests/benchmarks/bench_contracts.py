@@ -131,7 +131,7 @@ class Task:
         self.bench, self.params = bench, params
         publisher = person(0xA0, 0)
         bench.send(
-            "publish", publisher, "Tasks", "publish", params, rule, b"s" * 32, model, "http://127.0.0.1:8700"
+            "publish", publisher, "Tasks", "publish", params | rule, b"s" * 32, model, "http://127.0.0.1:8700"
         )
         self.id = bench.chain.view("Tasks", "tasks")
         self.headers: dict[int, Header] = {}
@@ -241,7 +241,7 @@ def one_proof(bench: Bench, rng: Random, works: int, leaves: int, name: str) -> 
     proposed, shown = deep(lanes(rng, 2**24), at, 2 * leaves, rng)
     bench.send("propose", person(0xF0, 0), "Tasks", "propose", task.id, 0, proposed)
     proof = b"".join(packed(opening) for opening in (shown, w[1], w[0]))
-    proof += b"".join(h.encode() + packed(u) for h, u in zip(made, updates, strict=True))
+    proof += b"".join(packed(update) for update in updates)
     bench.send(name, person(0xE0, 0), "Tasks", "proveMerge", task.id, 0, at, 7, proof)
 
 
