@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
@@ -105,6 +106,18 @@ contract VaultTest is Base {
         vm.expectRevert(abi.encodeWithSelector(Vault.ShortFree.selector, stranger, 0, 1));
         vm.prank(stranger);
         vault.withdraw(1);
+    }
+
+    /// A token may mint more than the ledger's words hold; such a deposit is refused, not cut off.
+    function test_a_sum_that_does_not_fit() external {
+        token.mint(stranger, 1 << 248);
+        vm.prank(stranger);
+        token.approve(address(vault), type(uint256).max);
+        vm.expectRevert(
+            abi.encodeWithSelector(SafeCast.SafeCastOverflowedUintDowncast.selector, 248, uint256(1 << 248))
+        );
+        vm.prank(stranger);
+        vault.deposit(1 << 248);
     }
 
     /// I9: half of what a broken promise costs is burnt, and the odd wei with it.
