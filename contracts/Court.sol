@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {ICourt} from "./interfaces/ICourt.sol";
-import {IAsker, IPanel} from "./interfaces/IPanel.sol";
-import {ITasks} from "./interfaces/ITasks.sol";
-import {IVault} from "./interfaces/IVault.sol";
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
+import {Panel} from "./Panel.sol";
+import {Tasks} from "./Tasks.sol";
+import {Vault} from "./Vault.sol";
+import {IAsker} from "./interfaces/IAsker.sol";
 import {Exact} from "./libraries/Exact.sol";
 import {
     Appeal,
     BURN,
-    Cast,
     Dispute,
     Header,
-    JuryTerms,
+    Params,
     Opening,
     Phase,
+    Poll,
     State,
     Votes
 } from "./libraries/Types.sol";
@@ -23,13 +24,15 @@ import {
 /// The accused, or anybody for him, shows the leaf; silence concedes. Then juries of 7, 15, 31 and all seats vote, each drawn
 /// afresh and each called by a bond twice as high. A majority decides the pay, two thirds of at least five votes decide the
 /// slash, and a jury that says nothing acquits (keeps I6, I8). Leaves without data are SOFT at most: a matter of opinion.
-contract Court is ICourt, IAsker {
+contract Court is IAsker {
+    using SafeCast for uint256;
+
     uint256 public constant MIN_JURY = 5;
     uint8 private constant LAST = 3;
 
-    IVault public immutable vault;
-    IPanel public immutable panel;
-    ITasks public immutable tasks;
+    Vault public immutable vault;
+    Panel public immutable panel;
+    Tasks public immutable tasks;
 
     uint256 public disputes;
     mapping(uint256 id => Dispute) private _disputes;
@@ -64,28 +67,27 @@ contract Court is ICourt, IAsker {
     error WrongHeader(bytes32 root, bytes32 given);
     error NotRuled(uint256 dispute);
 
-    constructor(IVault vault_, IPanel panel_, ITasks tasks_) {
+    constructor(Vault vault_, Panel panel_, Tasks tasks_) {
         vault = vault_;
         panel = panel_;
         tasks = tasks_;
     }
 
-    /// Tasks files the accusation that leaf `leaf` of tree `tree` is bad. A known accusation is not filed again.
+    /// Tasks files the accusation that leaf `leaf` of tree `tree` is bad. False: it is known.
     function file(uint256 task, uint256 round, uint256 slot, uint8 tree, uint32 leaf)
         external
-        returns (uint256 id, bool fresh)
+        returns (bool)
     {
         if (msg.sender != address(tasks)) revert NotTasks(msg.sender);
         bytes32 key = keccak256(abi.encode(task, round, slot, tree, leaf));
-        id = disputeOf[key];
-        if (id != 0) return (id, false);
-        id = ++disputes;
+        if (disputeOf[key] != 0) return false;
+        uint256 id = ++disputes;
         disputeOf[key] = id;
         Dispute storage d = _disputes[id];
-        (d.task, d.round, d.slot) = (Cast.u40(task), Cast.u16(round), Cast.u16(slot));
+        (d.task, d.round, d.slot) = (task.toUint40(), round.toUint16(), slot.toUint16());
         (d.tree, d.leaf) = (tree, leaf);
         emit Filed(id, task, round, slot, tree, leaf);
-        return (id, true);
+        return true;
     }
 
     /// Anyone answers for the accused by showing the header and the leaf; that calls the first jury. It costs no bond.
@@ -107,23 +109,14 @@ contract Court is ICourt, IAsker {
     /// Anyone turns the crank: an accusation that nobody answered is conceded, a jury whose poll is over has ruled, and a
     /// ruling that nobody appealed in time is final.
     function rule(uint256 id) external {
+        if (id == 0 || id > disputes) revert UnknownDispute(id);
         Dispute storage d = _disputes[id];
         if (d.phase == Phase.FILED) {
             _concede(id, d);
         } else if (d.phase == Phase.JURY) {
-            // slither-disable-next-line unused-return
-            (, uint40 revealEnd) = panel.ends(d.poll);
-            if (block.timestamp < revealEnd) revert StillVoting(id, revealEnd);
-            d.outcome = _counted(d);
-            emit Verdict(id, d.level, d.outcome, d.hard, d.soft, d.innocent);
-            d.phase = Phase.RULED;
-            if (d.level < LAST && panel.seatsAt(d.poll) > want(d.level)) {
-                d.ruledAt = Cast.u40(block.timestamp);
-                return;
-            }
+            if (_ruled(id, d)) return;
         } else if (d.phase == Phase.RULED) {
-            uint256 until = _appealEnd(d);
-            if (block.timestamp < until) revert StillVoting(id, until);
+            _due(id, _appealEnd(d));
         } else {
             revert WrongPhase(id, d.phase);
         }
@@ -174,11 +167,6 @@ contract Court is ICourt, IAsker {
         if (paid != 0) vault.pay(bytes32(id), owner, paid);
     }
 
-    function outcome(uint256 poll, uint256) external view returns (bool isFinal, State verdict) {
-        Dispute storage d = _disputes[disputeOfPoll[poll]];
-        return (d.phase == Phase.FINAL, d.outcome);
-    }
-
     function dispute(uint256 id) external view returns (Dispute memory) {
         return _disputes[id];
     }
@@ -203,26 +191,40 @@ contract Court is ICourt, IAsker {
         if (d.phase != phase) revert WrongPhase(id, d.phase);
     }
 
-    function _terms(Dispute storage d) private view returns (JuryTerms memory) {
-        return tasks.juryTerms(d.task);
+    function _terms(Dispute storage d) private view returns (Params memory) {
+        return tasks.terms(d.task);
     }
 
     function _convene(uint256 id, Dispute storage d) private {
-        JuryTerms memory j = _terms(d);
-        uint256 poll = panel.open(j.sealT, j.revealT, want(d.level), d.level == 0 ? 0 : j.riskMin);
+        Params memory p = _terms(d);
+        uint96 risk = d.level == 0 ? 0 : tasks.riskMin();
+        uint256 poll = panel.open(p.sealT, p.revealT, want(d.level), risk);
         disputeOfPoll[poll] = id;
-        d.poll = Cast.u32(poll);
+        d.poll = poll.toUint32();
         (d.hard, d.soft, d.innocent) = (0, 0, 0);
         d.phase = Phase.JURY;
         emit Convened(id, d.level, poll);
     }
 
+    function _due(uint256 id, uint256 until) private view {
+        if (block.timestamp < until) revert StillVoting(id, until);
+    }
+
     function _concede(uint256 id, Dispute storage d) private {
-        if (id == 0 || id > disputes) revert UnknownDispute(id);
         // slither-disable-next-line unused-return
         (, uint256 until) = tasks.accused(d.task, d.round, d.slot);
-        if (block.timestamp < until) revert StillVoting(id, until);
+        _due(id, until);
         d.outcome = d.leaf == Votes.WITHHELD ? State.SOFT : State.HARD;
+    }
+
+    /// Counts the jury. True: its ruling can be appealed.
+    function _ruled(uint256 id, Dispute storage d) private returns (bool open) {
+        Poll memory p = panel.poll(d.poll);
+        _due(id, p.revealEnd);
+        (d.phase, d.outcome) = (Phase.RULED, _counted(d));
+        emit Verdict(id, d.level, d.outcome, d.hard, d.soft, d.innocent);
+        open = d.level < LAST && p.seats > want(d.level);
+        if (open) d.ruledAt = block.timestamp.toUint40();
     }
 
     /// I8: a majority takes the pay, two thirds of at least MIN_JURY votes take the bond, no votes take nothing.
@@ -244,23 +246,17 @@ contract Court is ICourt, IAsker {
         emit Ruled(id, d.outcome, guilty, d.innocent);
         uint256 lost = 0;
         for (uint256 level = 1; level <= d.level; level++) {
-            if (_appeals[id][level].against == d.outcome) lost += appealBond(id, level);
+            Appeal storage a = _appeals[id][level];
+            uint256 bond = appealBond(id, level);
+            if (a.against == d.outcome) lost += bond;
+            else vault.pay(bytes32(id), a.by, bond); // it changed the outcome
         }
         uint256 jurors = d.outcome == State.VALID ? d.innocent : guilty;
         uint256 share = jurors == 0 ? 0 : lost / 2 / jurors;
-        d.share = Cast.u96(share);
-        _refund(id, d);
+        d.share = share.toUint96();
         // Half of the lost appeal bonds is for the jurors who voted as it ended, the rest is burnt (keeps I9).
         // slither-disable-next-line divide-before-multiply
         if (lost != 0) vault.pay(bytes32(id), BURN, lost - share * jurors);
         tasks.resolve(d.task, d.round, d.slot, d.outcome);
-    }
-
-    /// The bonds of the appeals that changed the outcome go back.
-    function _refund(uint256 id, Dispute storage d) private {
-        for (uint256 level = 1; level <= d.level; level++) {
-            Appeal storage a = _appeals[id][level];
-            if (a.against != d.outcome) vault.pay(bytes32(id), a.by, appealBond(id, level));
-        }
     }
 }

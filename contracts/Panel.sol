@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {IAsker, IPanel} from "./interfaces/IPanel.sol";
-import {IVault} from "./interfaces/IVault.sol";
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
+import {Vault} from "./Vault.sol";
+import {IAsker} from "./interfaces/IAsker.sol";
 import {Beacon} from "./libraries/Beacon.sol";
-import {BURN, Cast, Poll, Seat, Votes} from "./libraries/Types.sol";
+import {BURN, Poll, Seat, Votes} from "./libraries/Types.sol";
 
 /// Equal staked seats, sortition by one hash, sealed polls, settlement of votes.
 /// Keeps I7 (a seat loses only for what it sealed, at most `risk` per vote, reserved <= pot),
 /// I11 (the seed is younger than the poll), I12 (counted = drawn or bonded, one batch, settled once).
-contract Panel is IPanel {
+contract Panel {
+    using SafeCast for uint256;
+
     uint16 public constant ALL = type(uint16).max;
     uint8 public constant MAX_VOTES = 64;
 
@@ -18,7 +21,7 @@ contract Panel is IPanel {
     uint256 private constant PRESENT = 1 << 8;
     uint256 private constant REVEALED = 1;
 
-    IVault public immutable vault;
+    Vault public immutable vault;
     address public immutable tasks;
     address public immutable court;
     uint96 public immutable seatStake;
@@ -72,7 +75,7 @@ contract Panel is IPanel {
     error WrongOpening(uint256 poll, uint256 seat);
     error UnsortedVotes(uint256 index);
 
-    constructor(IVault vault_, address tasks_, address court_, uint96 seatStake_, uint40 exitDelay_) {
+    constructor(Vault vault_, address tasks_, address court_, uint96 seatStake_, uint40 exitDelay_) {
         vault = vault_;
         tasks = tasks_;
         court = court_;
@@ -85,7 +88,7 @@ contract Panel is IPanel {
     /// Takes a seat for the caller, backed by SEAT of the caller's free balance. It votes in later polls only.
     function sit() external returns (uint256 seat_) {
         seat_ = uint256(seats) + 1;
-        seats = Cast.u24(seat_);
+        seats = seat_.toUint24();
         active += 1;
         _seats[seat_] = Seat(msg.sender, 0, polls + 1, 0, 0);
         emit Seated(seat_, msg.sender);
@@ -96,7 +99,7 @@ contract Panel is IPanel {
     function exit(uint256 seatId) external {
         Seat storage s = _owned(seatId);
         if (s.exitAt != 0) revert AlreadyExiting(seatId, s.exitAt);
-        uint40 exitAt = Cast.u40(block.timestamp + exitDelay);
+        uint40 exitAt = (block.timestamp + exitDelay).toUint40();
         s.exitAt = exitAt;
         s.endPoll = polls + 1;
         active -= 1;
@@ -127,12 +130,12 @@ contract Panel is IPanel {
     function open(uint24 sealT, uint24 revealT, uint16 want, uint96 risk) external returns (uint256 id) {
         if (msg.sender != tasks && msg.sender != court) revert NotAsker(msg.sender);
         id = uint256(polls) + 1;
-        polls = Cast.u32(id);
-        uint24 n = active;
-        uint40 sealEnd = Cast.u40(block.timestamp + (n == 0 ? 0 : sealT));
-        uint40 revealEnd = Cast.u40(sealEnd + (n == 0 ? 0 : revealT));
+        polls = id.toUint32();
+        (bool jury, uint24 n) = (msg.sender == court, active);
+        uint40 sealEnd = (block.timestamp + (n == 0 ? 0 : sealT)).toUint40();
+        uint40 revealEnd = sealEnd + (n == 0 ? 0 : revealT);
         uint40 beacon = Beacon.next();
-        _polls[id] = Poll(msg.sender, sealEnd, revealEnd, want, 0, n, 0, 0, beacon, risk);
+        _polls[id] = Poll(jury, false, sealEnd, revealEnd, want, n, 0, risk, bytes32(uint256(beacon)));
         emit PollOpened(id, msg.sender, sealEnd, revealEnd, want, risk, n, beacon);
     }
 
@@ -140,8 +143,9 @@ contract Panel is IPanel {
     function seed(uint256 pollId) external returns (bytes32) {
         Poll storage p = _poll(pollId);
         if (_draw(pollId, p)) return p.seed;
-        p.beacon = Beacon.next();
-        emit Armed(pollId, p.beacon);
+        uint40 beacon = Beacon.next();
+        p.seed = bytes32(uint256(beacon));
+        emit Armed(pollId, beacon);
         return 0;
     }
 
@@ -160,14 +164,14 @@ contract Panel is IPanel {
         if (!_eligible(pollId, s)) revert NotEligible(pollId, seatId);
         if (n > MAX_VOTES) revert TooManyVotes(n, MAX_VOTES);
         if (sealedOf[pollId][seatId] != 0) revert AlreadySealed(pollId, seatId);
-        if (!_draw(pollId, p)) revert Beacon.BeaconMissed(p.beacon);
+        if (!_draw(pollId, p)) revert Beacon.BeaconMissed(uint256(p.seed));
         if (n != 0) _reserve(seatId, s, uint256(n) * p.risk);
         sealedOf[pollId][seatId] = (uint256(hash) & HASH) | PRESENT | (uint256(n) << 1);
-        p.sealedCount += 1;
+        p.unrevealed += 1;
         emit Sealed(pollId, seatId, n);
-        if (p.sealedCount == p.seats) {
+        if (p.unrevealed == p.seats) {
             uint40 revealT = p.revealEnd - p.sealEnd;
-            _phase(pollId, p, Cast.u40(block.timestamp), Cast.u40(block.timestamp + revealT));
+            _phase(pollId, p, block.timestamp.toUint40(), (block.timestamp + revealT).toUint40());
         }
     }
 
@@ -180,8 +184,8 @@ contract Panel is IPanel {
         uint256 word = _opened(pollId, seatId, votes, salt);
         if (word & REVEALED != 0) revert AlreadyRevealed(pollId, seatId);
         sealedOf[pollId][seatId] = word | REVEALED;
-        p.revealed += 1;
-        if (p.revealed == p.sealedCount) _phase(pollId, p, p.sealEnd, Cast.u40(block.timestamp));
+        p.unrevealed -= 1;
+        if (p.unrevealed == 0) _phase(pollId, p, p.sealEnd, block.timestamp.toUint40());
         _cast(pollId, p, seatId, votes);
     }
 
@@ -193,17 +197,16 @@ contract Panel is IPanel {
         delete sealedOf[pollId][seatId];
         Seat storage s = _seats[seatId];
         uint96 risk = p.risk;
-        s.reserved -= Cast.u96(votes.length * risk);
+        s.reserved -= (votes.length * risk).toUint96();
         uint256 paid = 0;
         uint256 lost = 0;
         for (uint256 i = 0; i < votes.length; i++) {
             if (!_counts(pollId, p, seatId, votes[i])) continue;
-            (uint256 share, address wronged) = IAsker(p.asker).settleVote(pollId, votes[i], s.owner);
+            (uint256 share, address wronged) = _asker(p).settleVote(pollId, votes[i], s.owner);
             paid += share;
             if (wronged == address(0)) continue;
             lost += risk;
-            vault.pay(bytes32(seatId), wronged, risk / 2);
-            vault.pay(bytes32(seatId), BURN, risk - risk / 2);
+            vault.halve(bytes32(seatId), wronged, risk);
         }
         emit Settled(pollId, seatId, paid, lost);
     }
@@ -220,7 +223,7 @@ contract Panel is IPanel {
         uint256 lost = n == 0 ? 0 : p.risk;
         emit Forfeited(pollId, seatId, lost);
         if (lost == 0) return;
-        _seats[seatId].reserved -= Cast.u96(n * lost);
+        _seats[seatId].reserved -= (n * lost).toUint96();
         vault.pay(bytes32(seatId), BURN, lost);
     }
 
@@ -231,13 +234,12 @@ contract Panel is IPanel {
         if (block.timestamp >= p.sealEnd) revert SealOver(pollId, p.sealEnd);
         _opened(pollId, seatId, votes, salt);
         sealedOf[pollId][seatId] = PRESENT; // no votes, and no hash that opens it
-        p.sealedCount -= 1;
+        p.unrevealed -= 1;
         uint256 lost = votes.length * p.risk;
         emit Leaked(pollId, seatId, msg.sender, lost);
         if (lost == 0) return;
-        _seats[seatId].reserved -= Cast.u96(lost);
-        vault.pay(bytes32(seatId), msg.sender, lost / 2);
-        vault.pay(bytes32(seatId), BURN, lost - lost / 2);
+        _seats[seatId].reserved -= lost.toUint96();
+        vault.halve(bytes32(seatId), msg.sender, lost);
     }
 
     // ---------------------------------------------------------------------------------------------- views
@@ -255,20 +257,15 @@ contract Panel is IPanel {
         return (p.sealEnd, p.revealEnd);
     }
 
-    function seatsAt(uint256 id) external view returns (uint24) {
-        return _polls[id].seats;
-    }
-
-    /// 0 while nobody needed it.
-    function seedOf(uint256 id) external view returns (bytes32) {
-        return _polls[id].seed;
-    }
-
     // ------------------------------------------------------------------------------------------ internals
 
     function _poll(uint256 id) private view returns (Poll storage p) {
         p = _polls[id];
-        if (p.asker == address(0)) revert UnknownPoll(id);
+        if (p.revealEnd == 0) revert UnknownPoll(id);
+    }
+
+    function _asker(Poll storage p) private view returns (IAsker) {
+        return IAsker(p.jury ? court : tasks);
     }
 
     function _owned(uint256 id) private view returns (Seat storage s) {
@@ -289,9 +286,7 @@ contract Panel is IPanel {
         uint256 n = p.seats;
         uint256 want = p.want;
         if (want == ALL || n <= want) return true;
-        bytes32 s = p.seed;
-        if (s == 0) s = _seedFrom(Beacon.read(p.beacon), pollId);
-        return uint256(sha256(abi.encode(s, item, seatId))) % n < want;
+        return uint256(sha256(abi.encode(_seedOf(pollId, p), item, seatId))) % n < want;
     }
 
     /// A drawn seat's vote counts; so does every reject of a work, because it is bonded.
@@ -300,20 +295,23 @@ contract Panel is IPanel {
         view
         returns (bool)
     {
-        return (p.asker == tasks && Votes.verdict(vote) != 0) || _drawn(pollId, p, Votes.item(vote), seatId);
+        return (!p.jury && Votes.verdict(vote) != 0) || _drawn(pollId, p, Votes.item(vote), seatId);
     }
 
-    function _seedFrom(bytes32 hash, uint256 pollId) private pure returns (bytes32) {
-        return sha256(abi.encode(hash, pollId));
+    /// 0 when it is not stored and its beacon can no longer be read.
+    function _seedOf(uint256 pollId, Poll storage p) private view returns (bytes32) {
+        if (p.seeded) return p.seed;
+        bytes32 hash = Beacon.read(uint256(p.seed));
+        return hash == 0 ? bytes32(0) : sha256(abi.encode(hash, pollId));
     }
 
     /// Stores the seed; false when the beacon can no longer be read.
     function _draw(uint256 pollId, Poll storage p) private returns (bool) {
-        if (p.seed != 0) return true;
-        bytes32 hash = Beacon.read(p.beacon);
-        if (hash == 0) return false;
-        p.seed = _seedFrom(hash, pollId);
-        emit Seeded(pollId, p.seed);
+        if (p.seeded) return true;
+        bytes32 drawn_ = _seedOf(pollId, p);
+        if (drawn_ == 0) return false;
+        (p.seeded, p.seed) = (true, drawn_);
+        emit Seeded(pollId, drawn_);
         return true;
     }
 
@@ -322,7 +320,7 @@ contract Panel is IPanel {
         uint256 needs = s.reserved + amount;
         uint256 stake = vault.pot(address(this), bytes32(seatId));
         if (needs > stake) revert StakeTooSmall(seatId, stake, needs);
-        s.reserved = Cast.u96(needs);
+        s.reserved = needs.toUint96();
     }
 
     function _phase(uint256 pollId, Poll storage p, uint40 sealEnd, uint40 revealEnd) private {
@@ -353,7 +351,7 @@ contract Panel is IPanel {
         for (uint256 i = 0; i < votes.length; i++) {
             uint256 vote = votes[i];
             if (i > 0 && Votes.item(vote) <= Votes.item(votes[i - 1])) revert UnsortedVotes(i);
-            bool counted = _counts(pollId, p, seatId, vote) && IAsker(p.asker).onVote(pollId, vote);
+            bool counted = _counts(pollId, p, seatId, vote) && _asker(p).onVote(pollId, vote);
             emit Voted(pollId, seatId, vote, counted);
         }
     }

@@ -6,10 +6,6 @@ import {Court} from "./Court.sol";
 import {Panel} from "./Panel.sol";
 import {Tasks} from "./Tasks.sol";
 import {Vault} from "./Vault.sol";
-import {ICourt} from "./interfaces/ICourt.sol";
-import {IPanel} from "./interfaces/IPanel.sol";
-import {ITasks} from "./interfaces/ITasks.sol";
-import {IVault} from "./interfaces/IVault.sol";
 
 /// Deploys the four contracts in one transaction, each knowing the others' addresses from birth, and keeps no power.
 contract Protocol {
@@ -25,9 +21,9 @@ contract Protocol {
         address tasksAt = _created(3);
         address courtAt = _created(4);
         vault = new Vault(token, panelAt, tasksAt, courtAt);
-        panel = new Panel(IVault(address(vault)), tasksAt, courtAt, seatStake, exitDelay);
-        tasks = new Tasks(IVault(address(vault)), IPanel(panelAt), ICourt(courtAt), riskMin);
-        court = new Court(IVault(address(vault)), IPanel(panelAt), ITasks(tasksAt));
+        panel = new Panel(vault, tasksAt, courtAt, seatStake, exitDelay);
+        tasks = new Tasks(vault, Panel(panelAt), Court(courtAt), riskMin);
+        court = new Court(vault, Panel(panelAt), Tasks(tasksAt));
         if (address(panel) != panelAt || address(tasks) != tasksAt || address(court) != courtAt) {
             revert Miswired(panelAt, tasksAt, courtAt);
         }

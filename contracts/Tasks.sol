@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {ICourt} from "./interfaces/ICourt.sol";
-import {IAsker, IPanel} from "./interfaces/IPanel.sol";
-import {ITasks} from "./interfaces/ITasks.sol";
-import {IVault} from "./interfaces/IVault.sol";
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
+import {Court} from "./Court.sol";
+import {Panel} from "./Panel.sol";
+import {Vault} from "./Vault.sol";
+import {IAsker} from "./interfaces/IAsker.sol";
 import {Beacon} from "./libraries/Beacon.sol";
 import {Leases} from "./libraries/Leases.sol";
 import {Merges} from "./libraries/Merges.sol";
@@ -12,11 +13,8 @@ import {Rounds} from "./libraries/Rounds.sol";
 import {Terms} from "./libraries/Terms.sol";
 import {
     BURN,
-    Cast,
     DecoyProof,
     Header,
-    JuryTerms,
-    MergeRule,
     Params,
     Round,
     State,
@@ -30,14 +28,16 @@ import {
 /// Pots: bytes32(task) holds the publisher's escrow; potId(task, round, slot) holds one lease's bond and, once the work
 /// is decided, what its voters earned; potId(task, round, MERGE) holds the bonds around the round's proposal.
 /// So a bond never mixes with the escrow (I4, I5) and `reclaim` needs no account of what is still owed to others.
-contract Tasks is ITasks, IAsker {
+contract Tasks is IAsker {
+    using SafeCast for uint256;
+
     uint256 public constant MERGE = type(uint16).max;
     uint256 public constant MAX_MERGE = 64; // works of a mask, so that one transaction can refute a merge
     uint256 private constant MAX_URI = 200;
 
-    IVault public immutable vault;
-    IPanel public immutable panel;
-    ICourt public immutable court;
+    Vault public immutable vault;
+    Panel public immutable panel;
+    Court public immutable court;
     uint96 public immutable riskMin;
 
     uint256 public tasks;
@@ -50,8 +50,7 @@ contract Tasks is ITasks, IAsker {
         bytes32 specHash,
         bytes32 model,
         Params params,
-        string uri,
-        MergeRule rule
+        string uri
     );
     event RoundBegun(uint256 indexed task, uint256 indexed round, bytes32 base, uint40 claimEnd);
     event Claimed(
@@ -71,14 +70,6 @@ contract Tasks is ITasks, IAsker {
     event Deferred(uint256 indexed task, uint256 indexed round, uint256 indexed slot, uint256 until);
     event Late(uint256 indexed task, uint256 indexed round, uint256 indexed slot, uint256 place);
     event Expired(uint256 indexed task, uint256 indexed round, uint256 indexed slot, uint256 lost);
-    event Disputed(
-        uint256 indexed task,
-        uint256 indexed round,
-        uint256 indexed slot,
-        uint8 tree,
-        uint32 leaf,
-        uint256 dispute
-    );
     event Resolved(
         uint256 indexed task,
         uint256 indexed round,
@@ -131,7 +122,7 @@ contract Tasks is ITasks, IAsker {
     error NothingLeft(uint256 task);
     error UriTooLong(uint256 length, uint256 max);
 
-    constructor(IVault vault_, IPanel panel_, ICourt court_, uint96 riskMin_) {
+    constructor(Vault vault_, Panel panel_, Court court_, uint96 riskMin_) {
         Terms.range("riskMin", riskMin_, 1, type(uint96).max); // a vote must stake something, else its seat could leave
         vault = vault_;
         panel = panel_;
@@ -142,15 +133,12 @@ contract Tasks is ITasks, IAsker {
     // ------------------------------------------------------------------------------------------ publisher
 
     /// Freezes a task and locks its whole budget (I4, I20).
-    function publish(
-        Params calldata p,
-        MergeRule calldata rule,
-        bytes32 specHash,
-        bytes32 model_,
-        string calldata uri
-    ) external returns (uint256 id) {
+    function publish(Params calldata p, bytes32 specHash, bytes32 model_, string calldata uri)
+        external
+        returns (uint256 id)
+    {
         id = ++tasks;
-        Terms.publish(_s, _at(id, 0), riskMin, p, rule, specHash, model_, uri);
+        Terms.publish(_s, _at(id, 0), riskMin, p, specHash, model_, uri);
     }
 
     /// The publisher stops new rounds; rounds that began run to their end.
@@ -192,7 +180,7 @@ contract Tasks is ITasks, IAsker {
         w.seal = seal;
         emit Claimed(taskId, r, slot, msg.sender, seal);
         if (rd.claimed - rd.gone == t.params.slots) _closeClaims(taskId, r, t, rd);
-        vault.lock(msg.sender, potId(taskId, r, slot), t.params.bond);
+        vault.lock(msg.sender, Rounds.potId(taskId, r, slot), t.params.bond);
     }
 
     /// The trainer gives a lease back at no cost, in the first half of the claim window, so that others can take its place.
@@ -209,7 +197,8 @@ contract Tasks is ITasks, IAsker {
         if (workRoot == 0) revert ZeroRoot();
         if (!Rounds.draw(here, rd)) revert Beacon.BeaconMissed(rd.beacon);
         Rounds.submit(here, slot, rd, w, workRoot);
-        if (uint256(rd.submitted) + rd.gone == uint256(rd.claimed) + rd.late) _openPoll(taskId, r, t, rd);
+        rd.submitted += 1;
+        if (uint256(rd.submitted) + rd.gone == rd.claimed) _openPoll(taskId, r, t, rd);
     }
 
     /// A trainer who will be late says so while the round trains: his lease expires one claim and one training window
@@ -238,8 +227,11 @@ contract Tasks is ITasks, IAsker {
             return;
         }
         bool included = w.no == 0 && w.yes >= t.params.quorum && rd.merged < MAX_MERGE
-            && h.updateLength == _s.rules[taskId].length;
-        if (included) (rd.mask, rd.merged) = (rd.mask | (1 << slot), rd.merged + 1);
+            && h.updateLength == t.params.length;
+        if (included) {
+            (rd.unmerged, rd.merged) = (rd.unmerged & ~(1 << slot), rd.merged + 1);
+            w.root = h.updateRoot;
+        }
         if (w.no == 0) Rounds.decide(rd);
         uint256 reward = Rounds.reward(t, rd, slot);
         emit Opened(taskId, r, slot, included, reward);
@@ -278,8 +270,8 @@ contract Tasks is ITasks, IAsker {
             return _closeClaims(taskId, r, t, rd);
         }
         if (block.timestamp >= rd.trainEnd) {
-            if (rd.submitted != 0) return _openPoll(taskId, r, t, rd);
-            rd.decidedAt = Cast.u40(block.timestamp);
+            if (rd.submitted + rd.late != 0) return _openPoll(taskId, r, t, rd);
+            rd.decidedAt = block.timestamp.toUint40();
             emit Checking(taskId, r, 0);
             return;
         }
@@ -334,8 +326,7 @@ contract Tasks is ITasks, IAsker {
         return true;
     }
 
-    /// Pays a right vote from the work's own pot; a wrong reject compensates the trainer, and whoever accepted a decoy
-    /// loses his risk to nobody (keeps I7, I12).
+    /// Pays a right vote from the work's own pot (keeps I12).
     function settleVote(uint256 pollId, uint256 vote, address owner)
         external
         returns (uint256 paid, address wronged)
@@ -343,24 +334,9 @@ contract Tasks is ITasks, IAsker {
         if (msg.sender != address(panel)) revert NotPanel(msg.sender);
         (uint256 taskId, uint256 r, Work storage w) = _item(pollId, Votes.item(vote));
         if (w.root == 0) return (0, address(0));
-        State state = w.state;
-        if (state < State.VALID) revert NotFinal(pollId, Votes.item(vote));
-        Params storage p = _s.tasks[taskId].params;
-        uint256 fee_ = Terms.fee(p.reward, p.feeBps);
-        if (Votes.verdict(vote) == 0) {
-            if (state == State.DECOY) return (0, BURN);
-            if (state == State.VALID) paid = fee_ / w.yes;
-        } else if (Votes.tree(vote) <= Votes.LAST_TREE) {
-            if (state == State.VALID || state == State.EXPIRED) return (0, w.trainer);
-            paid = fee_ / w.no;
-            if (state == State.HARD) paid += p.bond / 2 / w.no;
-        }
-        if (paid != 0) vault.pay(potId(taskId, r, Votes.item(vote)), owner, paid);
-    }
-
-    function outcome(uint256 pollId, uint256 item) external view returns (bool isFinal, State verdict) {
-        (,, Work storage w) = _item(pollId, item);
-        return (w.root == 0 || w.state >= State.VALID, w.state);
+        if (w.state < State.VALID) revert NotFinal(pollId, Votes.item(vote));
+        (paid, wronged) = _earned(_s.tasks[taskId].params, w, vote);
+        if (paid != 0) vault.pay(Rounds.potId(taskId, r, Votes.item(vote)), owner, paid);
     }
 
     // ----------------------------------------------------------------------------------- siblings: Court
@@ -375,10 +351,6 @@ contract Tasks is ITasks, IAsker {
 
     function task(uint256 id) external view returns (Task memory) {
         return _s.tasks[id];
-    }
-
-    function ruleOf(uint256 id) external view returns (MergeRule memory) {
-        return _s.rules[id];
     }
 
     function round(uint256 taskId, uint256 r) external view returns (Round memory) {
@@ -417,9 +389,8 @@ contract Tasks is ITasks, IAsker {
         return Terms.risk(_s.tasks[taskId].params, riskMin);
     }
 
-    function juryTerms(uint256 taskId) external view returns (JuryTerms memory) {
-        Params storage p = _s.tasks[taskId].params;
-        return JuryTerms(p.sealT, p.revealT, p.openT, p.bond, riskMin);
+    function terms(uint256 taskId) external view returns (Params memory) {
+        return _s.tasks[taskId].params;
     }
 
     /// The root of an accused work, and when its time to answer is over.
@@ -428,10 +399,6 @@ contract Tasks is ITasks, IAsker {
         (, uint40 revealEnd) = panel.ends(_s.rounds[taskId][r].poll);
         uint256 until = uint256(revealEnd) + _s.tasks[taskId].params.openT;
         return (_s.works[taskId][r][slot].root, until);
-    }
-
-    function potId(uint256 taskId, uint256 r, uint256 slot) public pure returns (bytes32) {
-        return Rounds.potId(taskId, r, slot);
     }
 
     // ------------------------------------------------------------------------------------------ internals
@@ -450,6 +417,24 @@ contract Tasks is ITasks, IAsker {
         w = _s.works[taskId][r][item];
     }
 
+    /// What a vote on a decided work is paid. A wrong reject compensates the trainer, and whoever accepted a decoy loses
+    /// his risk to nobody (keeps I7).
+    function _earned(Params storage p, Work storage w, uint256 vote)
+        private
+        view
+        returns (uint256 paid, address wronged)
+    {
+        uint256 fee = Terms.fee(p.reward, p.feeBps);
+        State state = w.state;
+        if (Votes.verdict(vote) == 0) {
+            if (state == State.DECOY) return (0, BURN);
+            return (state == State.VALID ? fee / w.yes : 0, address(0));
+        }
+        if (Votes.tree(vote) > Votes.LAST_TREE) return (0, address(0));
+        if (state == State.VALID || state == State.EXPIRED) return (0, w.trainer);
+        return ((state == State.HARD ? fee / w.no + p.bond / 2 / w.no : fee / w.no), address(0));
+    }
+
     function _begin(uint256 taskId, uint256 r, Task storage t, Round storage rd) private {
         if (t.closed) revert TaskClosed(taskId);
         bool ready = r == t.begun && r < t.params.rounds && r < uint256(t.settled) + t.params.lag;
@@ -459,20 +444,20 @@ contract Tasks is ITasks, IAsker {
         }
         if (!ready) revert RoundNotReady(taskId, r);
         t.begun += 1;
-        rd.claimEnd = Cast.u40(block.timestamp + t.params.claimT);
+        rd.claimEnd = (block.timestamp + t.params.claimT).toUint40();
         emit RoundBegun(taskId, r, base(taskId, r), rd.claimEnd);
     }
 
     function _closeClaims(uint256 taskId, uint256 r, Task storage t, Round storage rd) private {
         rd.beacon = Beacon.next();
-        rd.trainEnd = Cast.u40(block.timestamp + t.params.trainT);
+        rd.trainEnd = (block.timestamp + t.params.trainT).toUint40();
         emit Drawn(taskId, r, rd.beacon, rd.trainEnd);
     }
 
     function _openPoll(uint256 taskId, uint256 r, Task storage t, Round storage rd) private {
         Params storage p = t.params;
         uint256 pollId = panel.open(p.sealT, p.revealT, p.want, Terms.risk(p, riskMin));
-        rd.poll = Cast.u32(pollId);
+        (rd.poll, rd.unmerged) = (pollId.toUint32(), type(uint256).max);
         _roundOf[pollId] = (taskId << 16) | r;
         emit Checking(taskId, r, pollId);
     }
@@ -485,9 +470,6 @@ contract Tasks is ITasks, IAsker {
         w.no += 1;
         w.state = State.DISPUTED;
         (uint8 tree, uint32 leaf) = v == Votes.WITHHELD ? (0, v) : (Votes.tree(vote), v - 1);
-        (uint256 dispute, bool fresh) = court.file(taskId, r, slot, tree, leaf);
-        if (!fresh) return;
-        w.disputes += 1;
-        emit Disputed(taskId, r, slot, tree, leaf, dispute);
+        if (court.file(taskId, r, slot, tree, leaf)) w.disputes += 1;
     }
 }

@@ -4,12 +4,13 @@ pragma solidity 0.8.37;
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
-import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
-import {IVault} from "./interfaces/IVault.sol";
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
+import {BURN} from "./libraries/Types.sol";
 
 /// The only holder of tokens. Everything else moves numbers between `free` balances and modules' pots.
 /// Keeps I1 (balance >= owed, owed = sum of all free and pots), I2, I3.
-contract Vault is IVault, ReentrancyGuard {
+contract Vault {
+    using SafeCast for uint256;
     using SafeERC20 for IERC20;
 
     IERC20 public immutable token;
@@ -17,8 +18,9 @@ contract Vault is IVault, ReentrancyGuard {
     address public immutable tasks;
     address public immutable court;
 
-    /// Sum of all free balances and pots.
-    uint256 public owed;
+    /// Sum of all free balances and pots. It shares its slot with the guard, so that the first deposit finds it written.
+    uint248 public owed;
+    bool private _idle = true;
     mapping(address who => uint256) public free;
     mapping(address module => mapping(bytes32 id => uint256)) public pot;
     /// Where somebody's withdrawals go; 0: to himself.
@@ -33,10 +35,19 @@ contract Vault is IVault, ReentrancyGuard {
         address indexed module, bytes32 indexed id, address indexed toModule, bytes32 toId, uint256 amount
     );
 
+    error Reentered();
     error NotPayout(address caller, address needs);
     error NotModule(address caller);
     error ShortFree(address who, uint256 has, uint256 needs);
     error ShortPot(address module, bytes32 id, uint256 has, uint256 needs);
+
+    /// A token that calls back in the middle of a deposit would have what arrives counted twice.
+    modifier nonReentrant() {
+        if (!_idle) revert Reentered();
+        _idle = false;
+        _;
+        _idle = true;
+    }
 
     constructor(IERC20 token_, address panel_, address tasks_, address court_) {
         token = token_;
@@ -58,14 +69,14 @@ contract Vault is IVault, ReentrancyGuard {
         uint256 before = token.balanceOf(address(this));
         token.safeTransferFrom(msg.sender, address(this), amount);
         uint256 arrived = token.balanceOf(address(this)) - before;
-        owed += arrived;
+        owed += arrived.toUint248();
         free[msg.sender] += arrived;
         emit Deposited(msg.sender, arrived);
     }
 
     function withdraw(uint256 amount) external nonReentrant {
         _debit(msg.sender, amount);
-        owed -= amount;
+        owed -= amount.toUint248();
         emit Withdrawn(msg.sender, amount);
         address cold = payout[msg.sender];
         token.safeTransfer(cold == address(0) ? msg.sender : cold, amount);
@@ -89,10 +100,16 @@ contract Vault is IVault, ReentrancyGuard {
     }
 
     /// A module pays out of its own pot only (I3).
-    function pay(bytes32 id, address to, uint256 amount) external {
+    function pay(bytes32 id, address to, uint256 amount) public {
         _take(id, amount);
         free[to] += amount;
         emit Paid(msg.sender, id, to, amount);
+    }
+
+    /// What a broken promise costs: half goes to whoever found out or was wronged, the rest is burnt (keeps I9).
+    function halve(bytes32 id, address to, uint256 amount) external {
+        pay(id, to, amount / 2);
+        pay(id, BURN, amount - amount / 2);
     }
 
     function shift(bytes32 id, address module, bytes32 toId, uint256 amount) external {

@@ -2,28 +2,25 @@
 pragma solidity 0.8.37;
 
 import {Tree} from "./Tree.sol";
-import {DecoyProof, Header, MergeClaim, MergeRule, Opening} from "./Types.sol";
+import {DecoyProof, Header, MergeClaim, Opening, Params} from "./Types.sol";
 
 /// Pure integer proofs: what one lane of a merge has to be, and whether a work is the decoy that its secret asked for.
 /// Whatever can be shown to this library needs one honest watcher, and no vote.
 library Exact {
     int256 internal constant UPDATE_LIMIT = 2 ** 15 - 1;
     uint256 internal constant P = 65_497; // the field of activation proofs
-    uint256 private constant HEADER = 224; // bytes of abi.encode(Header)
     uint256 private constant PROOF_AT = 40; // where a trajectory's leaf names its activation proof
 
     error BadOpening(uint256 index);
-    error BadHeader(uint256 index);
     error BadProof(uint256 read, uint256 length);
 
     /// True when lane `c.lane` of leaf `c.leaf` of `c.proposed` is what the rule makes of `c.base` and the updates.
     /// `proof` shows that leaf, the leaf of the same lane of the base's momentum, of its weights (unless the lane is one of
-    /// the momentum), and for each accepted work its header and the leaf of its update. A leaf is packed (`Tree.unpack`),
-    /// with its siblings behind it. Reverts unless each belongs to the committed artifact of its place.
+    /// the momentum), and the leaf of each accepted update. A leaf is packed (`Tree.unpack`), with its siblings behind it. Reverts unless each belongs to the committed artifact of its place.
     function right(MergeClaim memory c, bytes calldata proof) internal view returns (bool) {
-        uint256 half = c.rule.length / Tree.LEAF;
+        uint256 half = c.terms.length / Tree.LEAF;
         uint256 pos = c.leaf < half ? c.leaf : c.leaf - half;
-        uint64 length = 2 * c.rule.length;
+        uint64 length = 2 * c.terms.length;
         (int256 shown_, uint256 at) = _read(c.proposed, length, c.leaf, c.lane, _start(proof), 0);
         (int256 momentum, int256 weight) = (0, 0);
         (momentum, at) = _read(c.base, length, half + pos, c.lane, at, 1);
@@ -31,7 +28,7 @@ library Exact {
         int256 g = 0;
         (g, at) = _gradient(c, pos, at);
         if (at != _start(proof) + proof.length) revert BadProof(at - _start(proof), proof.length);
-        (int256 next, int256 step) = outer(c.rule, momentum, g);
+        (int256 next, int256 step) = outer(c.terms, momentum, g);
         return shown_ == saturate(c.leaf < half ? weight - step : next);
     }
 
@@ -39,16 +36,11 @@ library Exact {
     function _gradient(MergeClaim memory c, uint256 pos, uint256 at) private view returns (int256, uint256) {
         int256[] memory lanes = new int256[](c.roots.length);
         for (uint256 i = 0; i < lanes.length; i++) {
-            Header calldata h;
-            assembly ("memory-safe") {
-                h := at
-            }
-            if (Tree.rootOf(h) != c.roots[i]) revert BadHeader(i);
             int256 x = 0;
-            (x, at) = _read(h.updateRoot, c.rule.length, pos, c.lane, at + HEADER, 3 + i);
+            (x, at) = _read(c.roots[i], c.terms.length, pos, c.lane, at, 3 + i);
             lanes[i] = clamped(x, (c.late >> i) & 1 == 1);
         }
-        return (gradient(c.rule, lanes), at);
+        return (gradient(c.terms, lanes), at);
     }
 
     function _start(bytes calldata proof) private pure returns (uint256 at) {
@@ -92,28 +84,28 @@ library Exact {
     }
 
     /// floor((sum of the lanes, without the k lowest and k highest) << shift / how many are left), k = n * trim / 100.
-    function gradient(MergeRule memory rule, int256[] memory lanes) internal pure returns (int256) {
+    function gradient(Params memory terms, int256[] memory lanes) internal pure returns (int256) {
         uint256 n = lanes.length;
-        uint256 k = n * rule.trim / 100;
+        uint256 k = n * terms.trim / 100;
         if (k != 0) _sort(lanes);
         int256 sum = 0;
         for (uint256 i = k; i < n - k; i++) {
             sum += lanes[i];
         }
         // slither-disable-next-line divide-before-multiply
-        return floorDiv(sum << rule.shift, n - 2 * k);
+        return floorDiv(sum << terms.shift, n - 2 * k);
     }
 
     /// Nesterov momentum with rational coefficients and floor division: the new momentum and the step of the weight.
-    function outer(MergeRule memory rule, int256 momentum, int256 g)
+    function outer(Params memory terms, int256 momentum, int256 g)
         internal
         pure
         returns (int256 next, int256 step)
     {
-        int256 num = int256(uint256(rule.momentumNum));
-        next = floorDiv(num * momentum, rule.momentumDen) + g;
-        int256 ahead = g + floorDiv(num * next, rule.momentumDen);
-        step = floorDiv(int256(uint256(rule.lrNum)) * ahead, rule.lrDen);
+        int256 num = int256(uint256(terms.momentumNum));
+        next = floorDiv(num * momentum, terms.momentumDen) + g;
+        int256 ahead = g + floorDiv(num * next, terms.momentumDen);
+        step = floorDiv(int256(uint256(terms.lrNum)) * ahead, terms.lrDen);
     }
 
     /// Division that rounds down, as Python's `//`.

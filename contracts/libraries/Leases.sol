@@ -6,7 +6,7 @@ import {Beacon} from "./Beacon.sol";
 import {Exact} from "./Exact.sol";
 import {Rounds} from "./Rounds.sol";
 import {Terms} from "./Terms.sol";
-import {BURN, DecoyProof, Header, Round, State, Store, Task, Work} from "./Types.sol";
+import {BURN, DecoyProof, Header, Poll, Round, State, Store, Task, Work} from "./Types.sol";
 
 /// The rarer ways of a lease: given back, late, a decoy, lapsed, judged. Runs on the storage of Tasks.
 library Leases {
@@ -75,8 +75,7 @@ library Leases {
         DecoyProof calldata proof
     ) external {
         (Task storage t, Round storage rd, Work storage w) = Rounds.opened(s, here, slot, secret, h);
-        bytes32 seed = here.panel.seedOf(rd.poll);
-        uint256 index = h.trajCount == 0 ? 0 : Exact.mandatory(seed, slot, h.trajCount);
+        uint256 index = _mandatory(here, rd, slot, h.trajCount);
         if (!isDecoy(s, here, slot, secret) || !Exact.decoy(secret, index, h, proof)) {
             revert Tasks.WrongDecoy(index);
         }
@@ -86,6 +85,16 @@ library Leases {
         emit Tasks.Decoyed(here.task, here.round, slot, index);
         Rounds.finish(t, w, State.DECOY);
         Rounds.accept(here, t, w, slot, reward, w.no);
+    }
+
+    /// The trajectory that every seat had to look at; by the seed 0 when nobody voted.
+    function _mandatory(Rounds.Where memory here, Round storage rd, uint256 slot, uint32 count)
+        private
+        view
+        returns (uint256)
+    {
+        Poll memory p = here.panel.poll(rd.poll);
+        return count == 0 ? 0 : Exact.mandatory(p.seeded ? p.seed : bytes32(0), slot, count);
     }
 
     function expire(Store storage s, Rounds.Where memory here, uint256 slot) external {
@@ -117,20 +126,30 @@ library Leases {
         if (w.state != State.DISPUTED) return; // an earlier HARD, or its secret, ended it
         if (outcome == State.SOFT) w.soft = true;
         if (outcome != State.HARD && w.disputes != 0) return;
-        State state =
-            outcome == State.HARD ? outcome : w.soft ? State.SOFT : w.opened ? State.VALID : State.SUBMITTED; // acquitted, but its seal may still be to be opened
+        State state = outcome == State.HARD ? outcome : w.soft ? State.SOFT : State.VALID;
+        // Acquitted, but its seal is still to be opened.
+        if (state == State.VALID && !w.opened) state = State.SUBMITTED;
         uint256 paid = state == State.VALID ? Rounds.reward(t, rd, slot) : 0;
         emit Tasks.Resolved(here.task, here.round, slot, state, paid, state == State.HARD ? t.params.bond : 0);
-        if (state == State.SUBMITTED) {
-            w.state = state;
-            return;
-        }
+        if (state == State.SUBMITTED) w.state = state;
+        else _close(here, t, w, slot, state, paid);
+    }
+
+    /// Pays what a judged work's end costs.
+    function _close(
+        Rounds.Where memory here,
+        Task storage t,
+        Work storage w,
+        uint256 slot,
+        State state,
+        uint256 paid
+    ) private {
         Rounds.finish(t, w, state);
         if (state == State.VALID) return Rounds.accept(here, t, w, slot, paid, w.yes);
         bytes32 pot = Rounds.potId(here.task, here.round, slot);
         if (state == State.SOFT) here.vault.pay(pot, w.trainer, t.params.bond);
         else here.vault.pay(pot, BURN, _burnt(t.params.bond, w.no));
-        Rounds.fundVotes(here, t, pot, w.no);
+        Rounds.fund(here, t, pot, 0, w.no);
     }
 
     /// Half of a slashed bond is for the finders, in equal shares; the other half and the dust are burnt (keeps I9).

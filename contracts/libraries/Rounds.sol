@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
+import {Panel} from "../Panel.sol";
 import {Tasks} from "../Tasks.sol";
-import {IPanel} from "../interfaces/IPanel.sol";
-import {IVault} from "../interfaces/IVault.sol";
+import {Vault} from "../Vault.sol";
 import {Beacon} from "./Beacon.sol";
 import {Terms} from "./Terms.sol";
 import {Tree} from "./Tree.sol";
-import {Cast, Header, Round, State, Store, Task, Work} from "./Types.sol";
+import {Header, Round, State, Store, Task, Work} from "./Types.sol";
 
 /// What Tasks and the libraries that run on its storage know in common about a round and its works.
 library Rounds {
+    using SafeCast for uint256;
+
     /// Which round of which task, and who holds the tokens and the votes.
     struct Where {
-        IVault vault;
-        IPanel panel;
+        Vault vault;
+        Panel panel;
         uint256 task;
         uint256 round;
     }
@@ -107,7 +110,6 @@ library Rounds {
     {
         w.state = State.SUBMITTED;
         w.root = root;
-        rd.submitted += 1;
         rd.undecided += 1;
         emit Tasks.Submitted(here.task, here.round, slot, msg.sender, root);
     }
@@ -132,7 +134,7 @@ library Rounds {
     /// One more submitted work has its mask bit fixed.
     function decide(Round storage rd) internal {
         rd.undecided -= 1;
-        if (rd.undecided == 0) rd.decidedAt = Cast.u40(block.timestamp);
+        if (rd.undecided == 0) rd.decidedAt = block.timestamp.toUint40();
     }
 
     /// Terminal states are terminal, and `pending` counts the others (keeps I13).
@@ -146,7 +148,7 @@ library Rounds {
         return slot >= rd.claimed ? t.params.reward / 2 : t.params.reward;
     }
 
-    /// Bond and reward for the trainer, the fee for `right` voters.
+    /// Bond and reward for the trainer, the fee for the voters who were right.
     function accept(
         Where memory here,
         Task storage t,
@@ -156,16 +158,20 @@ library Rounds {
         uint256 voters
     ) internal {
         bytes32 pot = potId(here.task, here.round, slot);
-        here.vault.pay(pot, w.trainer, t.params.bond);
-        here.vault.pay(bytes32(here.task), w.trainer, amount);
-        fundVotes(here, t, pot, voters);
+        fund(here, t, pot, amount, voters);
+        here.vault.pay(pot, w.trainer, t.params.bond + amount);
     }
 
-    /// Moves the fee of a decided work to the work's pot, in equal shares; the dust stays with the publisher.
-    function fundVotes(Where memory here, Task storage t, bytes32 pot, uint256 voters) internal {
-        if (voters == 0) return;
-        uint256 share = Terms.fee(t.params.reward, t.params.feeBps) / voters;
+    /// Moves what a decided work costs from the escrow to the work's pot: `amount`, and the fee in equal shares; the dust
+    /// of the fee stays with the publisher.
+    function fund(Where memory here, Task storage t, bytes32 pot, uint256 amount, uint256 voters) internal {
+        uint256 fee = voters == 0 ? 0 : Terms.fee(t.params.reward, t.params.feeBps) / voters;
         // slither-disable-next-line divide-before-multiply
-        if (share != 0) here.vault.shift(bytes32(here.task), address(this), pot, share * voters);
+        here.vault.shift(bytes32(here.task), address(this), pot, amount + fee * voters);
+    }
+
+    /// The works that enter the merge, one bit each.
+    function mask(Round storage rd) internal view returns (uint256) {
+        return rd.merged == 0 ? 0 : ~rd.unmerged;
     }
 }

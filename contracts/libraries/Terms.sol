@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {Tasks} from "../Tasks.sol";
-import {IPanel} from "../interfaces/IPanel.sol";
+import {Panel} from "../Panel.sol";
 import {Rounds} from "./Rounds.sol";
-import {Cast, MergeRule, Params, Store, Task} from "./Types.sol";
+import {Params, Store, Task} from "./Types.sol";
 
 /// What a task may promise: the inequalities that make honesty the best answer, checked before anything is locked.
 /// Twin of `commonweight.core.economics`.
 library Terms {
+    using SafeCast for uint256;
+
     uint256 internal constant MIN_WINDOW = 1 seconds;
     uint256 internal constant MAX_WINDOW = 7 days;
     uint256 internal constant VOTES_PER_SEAT = 16; // votes that one seat's stake backs at once
@@ -21,7 +24,6 @@ library Terms {
         Rounds.Where memory here,
         uint96 riskMin,
         Params calldata p,
-        MergeRule calldata rule,
         bytes32 specHash,
         bytes32 model,
         string calldata uri
@@ -29,12 +31,11 @@ library Terms {
         _amounts(p, riskMin, here.panel);
         _counts(p);
         _windows(p, here.panel);
-        _merge(rule);
+        _merge(p);
         if (model == 0) revert Tasks.ZeroRoot();
         Task storage t = s.tasks[here.task];
-        (t.publisher, t.specHash, t.model, t.params) = (msg.sender, specHash, model, p);
-        s.rules[here.task] = rule;
-        emit Tasks.Published(here.task, msg.sender, specHash, model, p, uri, rule);
+        (t.publisher, t.model, t.params) = (msg.sender, model, p);
+        emit Tasks.Published(here.task, msg.sender, specHash, model, p, uri);
         here.vault.lock(msg.sender, bytes32(here.task), budget(p));
     }
 
@@ -53,14 +54,14 @@ library Terms {
 
     function _risk(uint256 fee_, uint256 oneIn, uint256 want, uint96 riskMin) private pure returns (uint96) {
         uint256 share = 2 * fee_ * (oneIn == 0 ? 1 : oneIn) / want;
-        return share > riskMin ? Cast.u96(share) : riskMin;
+        return share > riskMin ? share.toUint96() : riskMin;
     }
 
     function range(bytes32 what, uint256 value, uint256 min, uint256 max) internal pure {
         if (value < min || value > max) revert Tasks.OutOfRange(what, value, min, max);
     }
 
-    function _amounts(Params calldata p, uint96 riskMin, IPanel panel) private view {
+    function _amounts(Params calldata p, uint96 riskMin, Panel panel) private view {
         range("reward", p.reward, 1, type(uint96).max);
         range("want", p.want, 1, type(uint16).max);
         // A cheat with half of all seats hostile is seen with 1 - exp(-0.4 want); exp(x) - 1 >= x + x^2 / 2.
@@ -84,7 +85,7 @@ library Terms {
     }
 
     /// A stake outlives twice the votes it backs and the four juries that may follow.
-    function _windows(Params calldata p, IPanel panel) private view {
+    function _windows(Params calldata p, Panel panel) private view {
         range("claimT", p.claimT, MIN_WINDOW, MAX_WINDOW);
         range("trainT", p.trainT, MIN_WINDOW, MAX_WINDOW);
         range("sealT", p.sealT, MIN_WINDOW, MAX_WINDOW);
@@ -94,13 +95,13 @@ library Terms {
         range("exitDelay", panel.exitDelay(), 10 * (uint256(p.sealT) + p.revealT + p.openT), type(uint40).max);
     }
 
-    function _merge(MergeRule calldata m) private pure {
-        range("length", m.length % 1024, 0, 0);
-        range("length", m.length / 1024, 1, MAX_LEAVES / 2);
-        range("shift", m.shift, 0, 24);
-        range("trim", m.trim, 0, 49);
-        range("lrDen", m.lrDen, 1, type(uint16).max);
-        range("momentumDen", m.momentumDen, 1, type(uint16).max);
-        range("momentumNum", m.momentumNum, 0, m.momentumDen);
+    function _merge(Params calldata p) private pure {
+        range("length", p.length % 1024, 0, 0);
+        range("length", p.length / 1024, 1, MAX_LEAVES / 2);
+        range("shift", p.shift, 0, 24);
+        range("trim", p.trim, 0, 49);
+        range("lrDen", p.lrDen, 1, type(uint16).max);
+        range("momentumDen", p.momentumDen, 1, type(uint16).max);
+        range("momentumNum", p.momentumNum, 0, p.momentumDen);
     }
 }

@@ -4,16 +4,21 @@ pragma solidity 0.8.37;
 // Tokens credited to this address can be withdrawn by nobody.
 address constant BURN = address(0xdEaD);
 
-/// The frozen terms of a task. Amounts in token units, windows in seconds.
+/// The frozen terms of a task. Amounts in token units, windows in seconds. Accepted updates are merged by a mean, trimmed
+/// when `trim` > 0, then Nesterov momentum, all in integers.
 struct Params {
     uint96 reward; // slot 0: per accepted work
     uint96 bond; //            locked by a trainer per lease, >= reward
-    uint96 aggReward; // slot 1: per merge, <= reward
-    uint96 aggBond; //         locked by a proposer, and by whoever contests him
     uint16 slots; //           leases per round, 1..256
     uint16 rounds;
     uint16 feeBps; //          validators' fee per work, in 1/10000 of the reward
     uint16 want; //            expected committee size
+    uint96 aggReward; // slot 1: per merge, <= reward
+    uint96 aggBond; //         locked by a proposer, and by whoever contests him
+    uint16 lrNum;
+    uint16 lrDen;
+    uint16 momentumNum;
+    uint16 momentumDen;
     uint8 quorum; // slot 2: accepts needed to enter the merge
     uint8 lag; //              round r trains from the model that round r - lag left
     uint16 decoyOneIn; //      one work in so many is a decoy; 0 = none
@@ -23,17 +28,9 @@ struct Params {
     uint24 revealT;
     uint24 openT;
     uint24 aggT;
-}
-
-/// How accepted updates are merged: a mean, trimmed when `trim` > 0, then Nesterov momentum, all in integers.
-struct MergeRule {
-    uint64 length; // bytes of a model's weights in whole leaves; a version is weights, then momentum: twice that
-    uint8 shift; //   an update's lane times 2**shift is in units of the weights
-    uint8 trim; //    percent of the updates that are dropped at either end of a lane, 0..49
-    uint16 lrNum;
-    uint16 lrDen;
-    uint16 momentumNum;
-    uint16 momentumDen;
+    uint64 length; //          bytes of a model's weights in whole leaves; a version is weights, then momentum: twice that
+    uint8 shift; //            an update's lane times 2**shift is in units of the weights
+    uint8 trim; //             percent of the updates that are dropped at either end of a lane, 0..49
 }
 
 /// What one work commits to; `workRoot` is the Tree root of the artifact abi.encode(Header).
@@ -65,29 +62,28 @@ struct Task {
     uint16 settled; //   rounds settled, always in order
     uint32 pending; //   works that are not terminal
     bool closed;
-    bytes32 specHash; // slot 1
-    bytes32 model; // slot 2: the initial model
-    Params params; // slots 3..5
+    bytes32 model; // slot 1: the initial model
+    Params params; // slots 2..4
 }
 
 struct Round {
     uint40 claimEnd; // slot 0
     uint40 trainEnd; //  0 while leases can be claimed
     uint16 claimed;
-    uint16 submitted;
+    uint16 submitted; // in time
     uint16 undecided; // submitted, neither opened nor rejected: their mask bit is open
     uint40 beacon; //    the block whose hash gives the data seed
     uint32 poll; //      0 until the works are checked
     uint40 decidedAt; // when `undecided` last fell to 0, or the round ended without works
+    uint8 gone; //       leases given back; they count in `claimed`
+    uint8 merged; //     works that enter the merge
     address proposer; // slot 1
     uint40 movedAt; //   when the proposal was made, contested, cleared, dropped or settled
     uint32 contest; //   which lane of the live proposal has to be shown: (leaf << 8 | lane) + 1; 0 = none
-    uint8 gone; //       leases given back; they count in `claimed`
     uint8 late; //       works that entered late, at slots 255, 254, ..; they do not count in `claimed`
-    uint8 merged; //     works in the mask
     address challenger; // slot 2
     bytes32 seed; // slot 3: decides the data of every lease
-    uint256 mask; // slot 4: works that enter the merge
+    uint256 unmerged; // slot 4: one bit per slot that does not enter the merge; all of them when the poll is opened
     bytes32 root; // slot 5: the proposed model, and after settling the model the round left
 }
 
@@ -100,7 +96,7 @@ struct Work {
     uint24 yes; //       counted accepts
     uint24 no; //        rejects: the finders
     bytes32 seal; // slot 1
-    bytes32 root; // slot 2: 0 until submitted
+    bytes32 root; // slot 2: 0 until submitted; of a work that enters the merge, its update's root once it is opened
 }
 
 struct Seat {
@@ -112,16 +108,15 @@ struct Seat {
 }
 
 struct Poll {
-    address asker; // slot 0
+    bool jury; // slot 0: the Court asks, about a dispute; else Tasks, about works
+    bool seeded;
     uint40 sealEnd;
     uint40 revealEnd;
     uint16 want;
-    bytes32 seed; // slot 1
-    uint24 seats; // slot 2: seats that existed when it was opened
-    uint24 sealedCount;
-    uint24 revealed;
-    uint40 beacon;
+    uint24 seats; //     seats that existed when it was opened
+    uint24 unrevealed; // batches that are sealed and not revealed
     uint96 risk; //      what each vote stakes
+    bytes32 seed; // slot 1: the number of its beacon's block until it is seeded
 }
 
 enum Phase {
@@ -148,15 +143,6 @@ struct Dispute {
     uint96 share; //     of lost appeal bonds, for each juror who voted as it ended
 }
 
-/// What the Court needs of a task.
-struct JuryTerms {
-    uint24 sealT;
-    uint24 revealT;
-    uint24 openT;
-    uint96 bond;
-    uint96 riskMin;
-}
-
 /// A bonded appeal against an outcome.
 struct Appeal {
     address by;
@@ -171,10 +157,10 @@ struct Opening {
 
 /// One lane of a proposed version, and what the chain knows of its making.
 struct MergeClaim {
-    MergeRule rule;
+    Params terms;
     bytes32 base;
     bytes32 proposed;
-    bytes32[] roots; // of the accepted works, ascending by slot
+    bytes32[] roots; // of the accepted updates, ascending by slot
     uint256 late; //    bit i: the i-th of them entered one round late
     uint32 leaf;
     uint8 lane;
@@ -190,7 +176,6 @@ struct DecoyProof {
 /// The state of Tasks, in one place for the libraries that work on it.
 struct Store {
     mapping(uint256 id => Task) tasks;
-    mapping(uint256 task => MergeRule) rules;
     mapping(uint256 task => mapping(uint256 round => Round)) rounds;
     mapping(uint256 task => mapping(uint256 round => mapping(uint256 slot => Work))) works;
     /// Of a lease whose trainer will be late: until when it can enter the next round. Of a work that entered late: where
@@ -213,35 +198,5 @@ library Votes {
 
     function verdict(uint256 vote) internal pure returns (uint32) {
         return uint32(vote & 0xffffffff);
-    }
-}
-
-/// Checked narrowing: a number that does not fit stops the transaction.
-library Cast {
-    error Overflow(uint256 value, uint256 max);
-
-    function u16(uint256 x) internal pure returns (uint16) {
-        return uint16(_fit(x, type(uint16).max));
-    }
-
-    function u24(uint256 x) internal pure returns (uint24) {
-        return uint24(_fit(x, type(uint24).max));
-    }
-
-    function u32(uint256 x) internal pure returns (uint32) {
-        return uint32(_fit(x, type(uint32).max));
-    }
-
-    function u40(uint256 x) internal pure returns (uint40) {
-        return uint40(_fit(x, type(uint40).max));
-    }
-
-    function u96(uint256 x) internal pure returns (uint96) {
-        return uint96(_fit(x, type(uint96).max));
-    }
-
-    function _fit(uint256 x, uint256 max) private pure returns (uint256) {
-        if (x > max) revert Overflow(x, max);
-        return x;
     }
 }

@@ -3,6 +3,7 @@
     python tests/benchmarks/bench_contracts.py                print the table, write build/bench/contracts.json
     python tests/benchmarks/bench_contracts.py --peer OUT     and beside the peer's contracts, compiled in OUT
 
+Beside it how many lines of Solidity there are.
 One round of 8 leases and 5 seats, a dispute, and merge proofs over synthetic deep trees (a path of random siblings
 is a path: the root follows from it). Receipts are the measure; wall-clock is none.
 """
@@ -25,7 +26,7 @@ from commonweight.core import seeds  # noqa: E402
 from commonweight.core.hashing import abi_sha256  # noqa: E402
 from commonweight.core.works import Header  # noqa: E402
 from commonweight.nodes.exhibits import fields, packed  # noqa: E402
-from tests.benchmarks import contracts_peer  # noqa: E402
+from tests.benchmarks import contracts_peer, contracts_size  # noqa: E402
 from tests.reference.anvil import TOKEN, Chain  # noqa: E402
 
 SEED = 20_261_124
@@ -47,6 +48,11 @@ TARGETS = {
     "answer": 180_000,
     "rule": 125_000,
     "lease end to end": 650_000,
+    "deposit (the first of all)": 75_000,
+    "proveMerge, 16 updates, 2^27 lanes each": 900_000,
+    "proveMerge, 16 updates, 2^27 lanes of 14 bits": 900_000,
+    "proveMerge, 16 updates, 2^27 lanes of 15 bits": 900_000,
+    "proveMerge, 16 updates, 2^27 lanes of 16 bits": 900_000,
 }
 
 
@@ -131,7 +137,7 @@ class Task:
         self.bench, self.params = bench, params
         publisher = person(0xA0, 0)
         bench.send(
-            "publish", publisher, "Tasks", "publish", params, rule, b"s" * 32, model, "http://127.0.0.1:8700"
+            "publish", publisher, "Tasks", "publish", params | rule, b"s" * 32, model, "http://127.0.0.1:8700"
         )
         self.id = bench.chain.view("Tasks", "tasks")
         self.headers: dict[int, Header] = {}
@@ -224,14 +230,14 @@ def one_dispute(bench: Bench, rng: Random) -> None:
     bench.send("rule", person(0xE0, 0), "Court", "rule", 1)
 
 
-def one_proof(bench: Bench, rng: Random, works: int, leaves: int, name: str) -> None:
+def one_proof(bench: Bench, rng: Random, works: int, leaves: int, name: str, span: int = 300) -> None:
     """Refute a wrong merge of ``works`` updates of a model of ``leaves`` leaves, at a leaf in the middle."""
     at = leaves // 3
     weights, w = deep_pair(rng, leaves, at)
     rule = RULE | {"length": 1024 * leaves}
     made, updates = [], []
     for i in range(works):
-        root, opening = deep(lanes(rng, 300), at, leaves, rng)
+        root, opening = deep(lanes(rng, span), at, leaves, rng)
         made.append(Header(root, 1024 * leaves, b"t" * 32, 8, b"s" * 32, 8, abi_sha256(i)))
         updates.append(opening)
     task = Task(bench, PARAMS | {"slots": works, "quorum": 1}, rule, weights)
@@ -241,7 +247,7 @@ def one_proof(bench: Bench, rng: Random, works: int, leaves: int, name: str) -> 
     proposed, shown = deep(lanes(rng, 2**24), at, 2 * leaves, rng)
     bench.send("propose", person(0xF0, 0), "Tasks", "propose", task.id, 0, proposed)
     proof = b"".join(packed(opening) for opening in (shown, w[1], w[0]))
-    proof += b"".join(h.encode() + packed(u) for h, u in zip(made, updates, strict=True))
+    proof += b"".join(packed(update) for update in updates)
     bench.send(name, person(0xE0, 0), "Tasks", "proveMerge", task.id, 0, at, 7, proof)
 
 
@@ -324,11 +330,15 @@ def main() -> int:
             for works, bits in ((4, 10), (16, 10), (16, 19), (16, 22)):
                 name = f"proveMerge, {works} updates, 2^{bits + 8} lanes each"
                 one_proof(bench, rng, works, 1 << bits, name)
+            for wide in (14, 15, 16):
+                name = f"proveMerge, 16 updates, 2^27 lanes of {wide} bits"
+                one_proof(bench, rng, 16, 1 << 19, name, (1 << wide - 1) - 1)
             result[fork] = report(bench)
             if args.peer:
                 result[fork + " beside the peer"] = beside(
                     result[fork], contracts_peer.measure(chain, args.peer)
                 )
+    result["lines"] = contracts_size.report()
     target = ROOT / "build" / "bench" / "contracts.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=1) + "\n")

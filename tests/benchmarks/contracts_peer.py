@@ -86,18 +86,9 @@ class Peer:
         words = b"".join(x.to_bytes(32, "big") for x in (0, 0)) + node
         words += b"".join(x.to_bytes(32, "big") for x in (1, until))
         invite = bytes(MANAGER.sign_message(encode_defunct(keccak(words))).signature)
-        self.send(
-            "joinComputePool",
-            WORKER,
-            "ComputePool",
-            "joinComputePool",
-            0,
-            WORKER,
-            [node],
-            [1],
-            [until],
-            [invite],
-        )
+        # Of two functions with this name and so many arguments, the one that takes a single node.
+        join = (0, WORKER, node, 1, until, invite)
+        self.send("joinComputePool", WORKER, "ComputePool", "joinComputePool", *join)
         for i in range(3):
             name = "submitWork" if i else "submitWork (the node's first)"
             key = bytes([i + 1]) * 32

@@ -86,7 +86,7 @@ contract AttacksTest is Base {
             _reveal(poll, i, i == 5 ? votes1(word(0, 3, v)) : accepts(2));
         }
         _open2();
-        eq(tasks.round(t, 0).mask, 2, "not merged");
+        eq(maskOf(t, 0), 2, "not merged");
         eq(tasks.work(t, 0, 0).state, State.DISPUTED, "not paid");
     }
 
@@ -266,7 +266,7 @@ contract AttacksTest is Base {
     function test_attack_beacon_grinding(uint8 later, address caller) external {
         t = _publish(params());
         uint256 next = _submitted(t, 0);
-        uint256 beacon = panel.poll(next).beacon;
+        uint256 beacon = beaconOf(next);
         bytes32 want = sha256(abi.encode(blockhash(beacon), next));
         _mine(uint256(later) % 200);
         vm.prank(caller);
@@ -323,7 +323,7 @@ contract AttacksTest is Base {
         _toReveal(poll);
         vm.prank(relay);
         panel.reveal(poll, 1, accepts(2), salt(poll, 1));
-        eq(panel.poll(poll).revealed, 1, "revealed");
+        eq(panel.poll(poll).unrevealed, 0, "revealed");
     }
 
     /// After a reorganisation that loses a beacon's block, a new one is fixed; nobody chooses it.
@@ -332,7 +332,7 @@ contract AttacksTest is Base {
         uint256 next = _submitted(t, 0);
         _mine(257 + uint256(blocks));
         eq(panel.seed(next), 0, "armed again");
-        eq(panel.poll(next).beacon, block.number + 1, "the next block");
+        eq(beaconOf(next), block.number + 1, "the next block");
     }
 
     /// Tokens sent to the Vault by hand change nobody's balance.
@@ -361,7 +361,7 @@ contract AttacksTest is Base {
         _seal(poll, 1, votes1(vote));
         _toReveal(poll);
         _reveal(poll, 1, votes1(vote));
-        eq(panel.poll(poll).revealed, 1, "revealed");
+        eq(panel.poll(poll).unrevealed, 0, "revealed");
         bool reject = (rest & 0xffffffff) != 0;
         if (item > 1 || (reject && (rest >> 32) > Votes.LAST_TREE)) eq(court.disputes(), 0, "meant nothing");
         else eq(court.disputes(), reject ? 1 : 0, "a dispute for a reject");

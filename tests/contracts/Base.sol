@@ -12,7 +12,6 @@ import {
     BURN,
     Dispute,
     Header,
-    MergeRule,
     Opening,
     Params,
     Poll,
@@ -114,6 +113,17 @@ library Trees {
     }
 }
 
+/// How accepted updates are merged: that part of a task's terms.
+struct MergeRule {
+    uint64 length;
+    uint8 shift;
+    uint8 trim;
+    uint16 lrNum;
+    uint16 lrDen;
+    uint16 momentumNum;
+    uint16 momentumDen;
+}
+
 /// The parts of a merge's proof, before they are packed into one string.
 struct MergeProof {
     uint32 leaf;
@@ -121,7 +131,6 @@ struct MergeProof {
     Opening proposed;
     Opening weights; // empty when `leaf` is one of the momentum's
     Opening momentum;
-    Header[] headers;
     Opening[] updates;
 }
 
@@ -130,9 +139,8 @@ library Packed {
     function proof(MergeProof memory m) internal pure returns (bytes memory out) {
         out = bytes.concat(opening(m.proposed), opening(m.momentum));
         if (m.weights.data.length != 0) out = bytes.concat(out, opening(m.weights));
-        for (uint256 i = 0; i < m.headers.length; i++) {
-            out = bytes.concat(out, abi.encode(m.headers[i]));
-            if (i < m.updates.length) out = bytes.concat(out, opening(m.updates[i]));
+        for (uint256 i = 0; i < m.updates.length; i++) {
+            out = bytes.concat(out, opening(m.updates[i]));
         }
     }
 
@@ -293,6 +301,7 @@ abstract contract Base {
     // --------------------------------------------------------------------------------------------- moves
 
     function params() internal pure returns (Params memory p) {
+        p = ruled(p, rule());
         p.reward = 10e18;
         p.bond = 16e18;
         p.aggReward = 2e18;
@@ -305,6 +314,35 @@ abstract contract Base {
         return MergeRule(4096, 8, 0, 7, 10, 9, 10);
     }
 
+    /// Terms with another merge rule.
+    function ruled(Params memory p, MergeRule memory m) internal pure returns (Params memory) {
+        (p.length, p.shift, p.trim) = (m.length, m.shift, m.trim);
+        (p.lrNum, p.lrDen, p.momentumNum, p.momentumDen) = (m.lrNum, m.lrDen, m.momentumNum, m.momentumDen);
+        return p;
+    }
+
+    /// The pot of a lease.
+    function potId(uint256 t, uint256 r, uint256 s) internal pure returns (bytes32) {
+        return keccak256(abi.encode(t, r, s));
+    }
+
+    /// The works that enter a round's merge, one bit each.
+    function maskOf(uint256 t, uint256 r) internal view returns (uint256) {
+        Round memory rd = tasks.round(t, r);
+        return rd.merged == 0 ? 0 : ~rd.unmerged;
+    }
+
+    /// The poll's seed; 0 until it is stored.
+    function seedOf(uint256 poll) internal view returns (bytes32) {
+        Poll memory p = panel.poll(poll);
+        return p.seeded ? p.seed : bytes32(0);
+    }
+
+    /// The block that decides the seed of a poll that has none yet.
+    function beaconOf(uint256 poll) internal view returns (uint256) {
+        return uint256(panel.poll(poll).seed);
+    }
+
     /// Slots beyond `slots` that relinquished and late works may use.
     function spareSlots() internal pure virtual returns (uint256) {
         return 0;
@@ -313,16 +351,16 @@ abstract contract Base {
     function _publish(Params memory p) internal returns (uint256 t) {
         bytes32 model = firstModel();
         vm.prank(publisher);
-        t = tasks.publish(p, rule(), keccak256("spec"), model, "http://localhost/spec");
+        t = tasks.publish(p, keccak256("spec"), model, "http://localhost/spec");
         taskPots.push(bytes32(t));
         for (uint256 r = 0; r < p.rounds; r++) {
             for (uint256 s = 0; s < p.slots + spareSlots(); s++) {
-                taskPots.push(tasks.potId(t, r, s));
+                taskPots.push(potId(t, r, s));
             }
             for (uint256 s = 256 - spareSlots(); s < 256; s++) {
-                taskPots.push(tasks.potId(t, r, s));
+                taskPots.push(potId(t, r, s));
             }
-            taskPots.push(tasks.potId(t, r, type(uint16).max));
+            taskPots.push(potId(t, r, type(uint16).max));
         }
     }
 

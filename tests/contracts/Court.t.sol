@@ -104,9 +104,8 @@ contract CourtTest is Base {
         eq(x.tree, 3, "tree");
         eq(court.disputeOf(keccak256(abi.encode(t, 0, 0, 3, 4))), d, "found by its key");
         vm.prank(address(tasks));
-        (uint256 again, bool fresh) = court.file(t, 0, 0, 3, 4);
-        eq(again, d, "the same one");
-        ok(!fresh, "not fresh");
+        ok(!court.file(t, 0, 0, 3, 4), "known");
+        eq(court.disputes(), 1, "the same one");
         vm.expectEmit(address(court));
         emit Court.Filed(2, t, 0, 0, 3, 5);
         vm.prank(address(tasks));
@@ -271,8 +270,8 @@ contract CourtTest is Base {
         vm.expectEmit(address(court));
         emit Court.Ruled(d, State.HARD, 5, 0);
         court.rule(d);
-        (bool isFinal, State verdict) = court.outcome(jury, 0);
-        ok(isFinal && verdict == State.HARD, "final at once: everybody sat");
+        Dispute memory x = court.dispute(d);
+        ok(x.phase == Phase.FINAL && x.outcome == State.HARD, "final at once: everybody sat");
         _settle(jury, 1, votes1(word(0, 0, 1)));
     }
 
@@ -330,7 +329,7 @@ contract CourtTest is Base {
             Poll memory p = panel.poll(court.dispute(d).poll);
             eq(p.want, wants[level], "expected jurors");
             eq(p.risk, level == 0 ? 0 : RISK_MIN, "what a juror stakes");
-            ok(p.seed == 0, "drawn afresh");
+            ok(!p.seeded, "drawn afresh");
             // guilty, innocent, guilty, innocent
             if (level % 2 == 0) _ballot(d, 2, 0, 0);
             else _ballot(d, 0, 0, 2);

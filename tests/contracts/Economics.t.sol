@@ -4,8 +4,8 @@ pragma solidity 0.8.37;
 import {Panel} from "../../contracts/Panel.sol";
 import {Protocol} from "../../contracts/Protocol.sol";
 import {Tasks} from "../../contracts/Tasks.sol";
-import {MergeRule, Params} from "../../contracts/libraries/Types.sol";
-import {Base} from "./Base.sol";
+import {Params} from "../../contracts/libraries/Types.sol";
+import {Base, MergeRule} from "./Base.sol";
 
 /// `publish` agrees with `commonweight.core.economics` about random terms: the first complaint, the budget, the risk.
 contract EconomicsTest is Base {
@@ -51,11 +51,11 @@ contract EconomicsTest is Base {
             bytes memory raw = bytes.concat(bytes32(uint256(32)), vm.parseBytes(texts[n]));
             Vector memory v = abi.decode(raw, (Vector));
             _host(v.host);
-            (Params memory p, MergeRule memory m) = (_terms(v.terms), _rule(v.rule));
+            Params memory p = ruled(_terms(v.terms), _rule(v.rule));
             if (bytes(v.what).length == 0) {
                 uint256 before = vault.free(publisher);
                 vm.prank(publisher);
-                uint256 t = tasks.publish(p, m, "spec", "model", "");
+                uint256 t = tasks.publish(p, "spec", "model", "");
                 eq(before - vault.free(publisher), v.budget, "budget");
                 eq(tasks.risk(t), v.risk, "risk");
                 good++;
@@ -71,7 +71,7 @@ contract EconomicsTest is Base {
                 )
             );
             vm.prank(publisher);
-            tasks.publish(p, m, "spec", "model", "");
+            tasks.publish(p, "spec", "model", "");
         }
         ok(texts.length >= 240 && good >= 40, "vectors of both kinds were read");
     }

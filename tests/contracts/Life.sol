@@ -13,7 +13,6 @@ import {
     DecoyProof,
     Dispute,
     Header,
-    MergeRule,
     Opening,
     Params,
     Phase,
@@ -25,7 +24,7 @@ import {
     Votes,
     Work
 } from "../../contracts/libraries/Types.sol";
-import {Base, MergeProof, Packed, Trees} from "./Base.sol";
+import {Base, MergeProof, MergeRule, Packed, Trees} from "./Base.sol";
 
 /// A guided life of the whole protocol: at each step it lists every move that the rules permit now, by its own reading
 /// of the rules, and makes one of them, drawn from a random number; sometimes nothing is done and time passes.
@@ -152,6 +151,7 @@ contract Life is Base {
     bool private _strangersOnly;
     mapping(uint256 task => bytes32) private _published; // its terms
     uint256 private _burntAtLeast; // by I9
+    mapping(uint256 poll => uint256) private _checking; // task << 16 | round
     mapping(uint256 poll => uint256) private _lateItems; // works at slots 255, 254, ..
     mapping(bytes32 work => bool) private _isLate;
     mapping(bytes32 model => int256[2]) private _version; // lane 0 of weights and momentum; every other lane is 0
@@ -359,12 +359,12 @@ contract Life is Base {
         }
         if (block.timestamp < rd.trainEnd) {
             if (_strangersOnly) return;
-            bool deferred = tasks.lateness(tasks.potId(t, r, s)) != 0;
+            bool deferred = tasks.lateness(potId(t, r, s)) != 0;
             if (_readable(rd) && (!deferred || _chance(1, 6))) _add(Kind.SUBMIT, t, r, s);
             if (!deferred && _chance(1, 3)) _add(Kind.DEFER, t, r, s);
             return;
         }
-        uint256 due = tasks.lateness(tasks.potId(t, r, s));
+        uint256 due = tasks.lateness(potId(t, r, s));
         if (block.timestamp >= due) _add(Kind.EXPIRE, t, r, s);
         Round memory next = tasks.round(t, r + 1);
         bool open = next.poll == 0 && block.timestamp < next.trainEnd && next.late < spareSlots();
@@ -384,7 +384,7 @@ contract Life is Base {
         }
         uint256 since = tasks.maskFinalAt(t, r);
         if (since == 0 || block.timestamp < since) return;
-        if (rd.mask == 0) return _add(Kind.ADVANCE, t, r, 0);
+        if (rd.merged == 0) return _add(Kind.ADVANCE, t, r, 0);
         if (!_strangersOnly) _add(Kind.PROPOSE, t, r, 0);
         if (rd.movedAt > since) since = rd.movedAt;
         if (r > 0 && tasks.round(t, r - 1).movedAt > since) since = tasks.round(t, r - 1).movedAt;
@@ -393,9 +393,10 @@ contract Life is Base {
 
     function _listPoll(uint256 p, Seat[] memory seats) private {
         Poll memory x = panel.poll(p);
-        bool known = x.seed != 0 || (block.number > x.beacon && blockhash(x.beacon) != 0);
+        uint256 beacon = uint256(x.seed); // until it is seeded
+        bool known = x.seeded || (block.number > beacon && blockhash(beacon) != 0);
         bool sealing = block.timestamp < x.sealEnd;
-        if (sealing && x.seed == 0 && block.number > x.beacon && (_chance(1, 8) || !known)) {
+        if (sealing && !x.seeded && block.number > beacon && (_chance(1, 8) || !known)) {
             _add(Kind.SEED, p, 0, 0);
         }
         bool over = block.timestamp >= x.revealEnd;
@@ -413,7 +414,7 @@ contract Life is Base {
             bool revealed = word & 1 == 1;
             if (sealing && word >> 16 != 0 && !_strangersOnly && _chance(1, 40)) _add(Kind.LEAK, p, s, 0);
             bool reading = !sealing && block.timestamp < x.revealEnd;
-            if (!revealed && reading && word >> 16 != 0 && x.seed != 0 && !_strangersOnly) {
+            if (!revealed && reading && word >> 16 != 0 && x.seeded && !_strangersOnly) {
                 {
                     _add(Kind.REVEAL, p, s, 0);
                     if (x.want == 7 || x.want == 15) _add(Kind.REVEAL, p, s, 0);
@@ -427,12 +428,19 @@ contract Life is Base {
 
     function _itemsFinal(uint256 p, uint256 s) private view returns (bool) {
         uint256[] memory votes = _votes[p][s];
-        bool jury = panel.poll(p).asker == address(court);
+        bool jury = panel.poll(p).jury;
         for (uint256 i = 0; i < votes.length; i++) {
-            (bool isFinal,) = jury ? court.outcome(p, 0) : tasks.outcome(p, Votes.item(votes[i]));
-            if (!isFinal) return false;
+            if (jury && court.dispute(court.disputeOfPoll(p)).phase != Phase.FINAL) return false;
+            if (jury) continue;
+            Work memory w = _voted(p, votes[i]);
+            if (w.root != 0 && w.state < State.VALID) return false;
         }
         return true;
+    }
+
+    /// The work that a vote is about.
+    function _voted(uint256 p, uint256 vote) private view returns (Work memory) {
+        return tasks.work(_checking[p] >> 16, _checking[p] & 0xffff, Votes.item(vote));
     }
 
     function _listDispute(uint256 d) private {
@@ -448,7 +456,9 @@ contract Life is Base {
         if (x.phase == Phase.JURY) {
             (, uint40 revealEnd) = panel.ends(x.poll);
             if (block.timestamp < revealEnd) return;
-            if (x.level < 3 && panel.seatsAt(x.poll) > court.want(x.level)) return _add(Kind.RULE, d, 0, 0);
+            if (x.level < 3 && panel.poll(x.poll).seats > court.want(x.level)) {
+                return _add(Kind.RULE, d, 0, 0);
+            }
         } else if (x.ruledAt != 0 && block.timestamp < uint256(x.ruledAt) + p.openT) {
             if (!_strangersOnly) _add(Kind.APPEAL, d, 0, 0);
             return;
@@ -487,7 +497,7 @@ contract Life is Base {
         (uint256 t, uint256 r, uint256 s) = (m.a, m.b, m.c);
         if (m.kind == Kind.PUBLISH) {
             Params memory p = _terms();
-            _published[_publish(p)] = keccak256(abi.encode(p, rule()));
+            _published[_publish(p)] = keccak256(abi.encode(p));
         } else if (m.kind == Kind.CLOSE) {
             vm.prank(publisher);
             tasks.close(t);
@@ -507,9 +517,9 @@ contract Life is Base {
         } else if (m.kind == Kind.OPEN) {
             _open(t, r, s);
             if (tasks.work(t, r, s).state == State.VALID) reached[Mark.WORK_VALID] += 1;
-            if (_isLate[tasks.potId(t, r, s)]) {
+            if (_isLate[potId(t, r, s)]) {
                 reached[Mark.LATE_PAID] += 1;
-                if ((tasks.round(t, r).mask >> s) & 1 == 1) reached[Mark.LATE_MERGED] += 1;
+                if ((maskOf(t, r) >> s) & 1 == 1) reached[Mark.LATE_MERGED] += 1;
             }
         } else if (m.kind == Kind.EXPIRE) {
             bool submitted = tasks.work(t, r, s).state == State.SUBMITTED;
@@ -540,7 +550,7 @@ contract Life is Base {
             bytes32 root = rootOf(t, r, s);
             vm.prank(w.trainer);
             uint256 place = tasks.submitLate(t, r, s, root);
-            _isLate[tasks.potId(t, r + 1, place)] = true;
+            _isLate[potId(t, r + 1, place)] = true;
             reached[Mark.ENTERED_LATE] += 1;
             return;
         }
@@ -580,7 +590,7 @@ contract Life is Base {
             tasks.advance(t, r);
             if (rd.contest != 0) _notShown();
             else if (rd.proposer != address(0)) reached[Mark.ROUND_MERGED] += 1;
-            else if (rd.mask != 0) reached[Mark.ROUND_SKIPPED] += 1;
+            else if (rd.merged != 0) reached[Mark.ROUND_SKIPPED] += 1;
             else reached[Mark.ROUND_EMPTY_MASK] += 1;
             Task memory x = tasks.task(t);
             if (x.settled == x.params.rounds) reached[Mark.TASK_RAN_OUT] += 1;
@@ -616,7 +626,7 @@ contract Life is Base {
             if (_votes[p][s].length == 0) reached[Mark.BATCH_EMPTY] += 1;
             _seal(p, s, _votes[p][s]);
             Poll memory x = panel.poll(p);
-            if (x.sealedCount == x.seats) reached[Mark.POLL_ALL_SEALED] += 1;
+            if (x.unrevealed == x.seats) reached[Mark.POLL_ALL_SEALED] += 1;
         } else if (m.kind == Kind.LEAK) {
             vm.prank(stranger);
             panel.leak(p, s, _votes[p][s], salt(p, s));
@@ -635,7 +645,7 @@ contract Life is Base {
                 (vault.free(panel.seat(s).owner), vault.pot(address(panel), bytes32(s)));
             _settle(p, s, _votes[p][s]);
             bool paid = vault.free(panel.seat(s).owner) > before;
-            if (paid) reached[panel.poll(p).asker == address(court) ? Mark.JUROR_PAID : Mark.VOTE_PAID] += 1;
+            if (paid) reached[panel.poll(p).jury ? Mark.JUROR_PAID : Mark.VOTE_PAID] += 1;
             if (vault.pot(address(panel), bytes32(s)) < stake) _lost(p, s);
         } else if (m.kind == Kind.FORFEIT) {
             vm.prank(stranger);
@@ -654,14 +664,13 @@ contract Life is Base {
             reached[Mark.WORK_DISPUTED] += 1;
         }
         Poll memory x = panel.poll(p);
-        if (x.revealed == x.sealedCount) reached[Mark.POLL_ALL_REVEALED] += 1;
+        if (x.unrevealed == 0) reached[Mark.POLL_ALL_REVEALED] += 1;
     }
 
     function _lost(uint256 p, uint256 s) private {
         reached[Mark.VOTE_LOST] += 1;
         for (uint256 i = 0; i < _votes[p][s].length; i++) {
-            (, State state) = tasks.outcome(p, Votes.item(_votes[p][s][i]));
-            if (state == State.DECOY) reached[Mark.VOTE_LOST_TO_DECOY] += 1;
+            if (_voted(p, _votes[p][s][i]).state == State.DECOY) reached[Mark.VOTE_LOST_TO_DECOY] += 1;
         }
     }
 
@@ -726,7 +735,7 @@ contract Life is Base {
     function _ballot(uint256 p) private returns (uint256[] memory votes) {
         if (_chance(1, 12)) return new uint256[](0);
         uint256 mood = uint256(keccak256(abi.encode("mood", p)));
-        if (panel.poll(p).asker == address(court)) {
+        if (panel.poll(p).jury) {
             uint256 v = _chance(1, 12) ? _draw(4) : [uint256(0), 1, 1, 2][mood % 4]; // 3 means nothing
             return votes1(word(_chance(1, 40) ? 1 : 0, 0, v == 2 ? WITHHELD : v == 3 ? 7 : v));
         }
@@ -763,6 +772,7 @@ contract Life is Base {
     }
 
     function _polled(uint256 p, uint256 t, uint256 r) private {
+        _checking[p] = (t << 16) | r;
         _lateItems[p] = tasks.round(t, r).late;
         Poll memory x = panel.poll(p);
         if (x.seats == 0) reached[Mark.POLL_WITHOUT_SEATS] += 1;
@@ -780,7 +790,7 @@ contract Life is Base {
 
     /// Where a work was leased.
     function _origin(uint256 t, uint256 r, uint256 s) private view returns (uint256, uint256) {
-        bytes32 pot = tasks.potId(t, r, s);
+        bytes32 pot = potId(t, r, s);
         if (!_isLate[pot]) return (r, s);
         uint256 origin = tasks.lateness(pot) - 1;
         return (origin >> 16, origin & 0xffff);
@@ -845,7 +855,7 @@ contract Life is Base {
     }
 
     function _decoyProof(uint256 t, uint256 r, uint256 s) private view returns (DecoyProof memory d) {
-        uint256 i = Exact.mandatory(panel.seedOf(tasks.round(t, r).poll), s, 2);
+        uint256 i = Exact.mandatory(seedOf(tasks.round(t, r).poll), s, 2);
         d.trajectory = Trees.open(_trajectories(t, r, s), i);
         d.length = 1024;
         d.proof = Trees.open(_noise(secretOf(t, r, s), i), 0);
@@ -879,11 +889,11 @@ contract Life is Base {
 
     /// The updates of a round's mask, by slot.
     function _masked(uint256 t, uint256 r) private view returns (uint256[] memory slots) {
-        Round memory rd = tasks.round(t, r);
-        slots = new uint256[](rd.merged);
+        uint256 mask = maskOf(t, r);
+        slots = new uint256[](tasks.round(t, r).merged);
         uint256 n = 0;
-        for (uint256 s = 0; n < rd.merged; s++) {
-            if ((rd.mask >> s) & 1 == 1) slots[n++] = s;
+        for (uint256 s = 0; n < slots.length; s++) {
+            if ((mask >> s) & 1 == 1) slots[n++] = s;
         }
     }
 
@@ -898,7 +908,7 @@ contract Life is Base {
             lanes[i] = r0 == r ? x : x >> 1;
         }
         int256[2] memory from = _version[tasks.model(t)];
-        (int256 momentum, int256 step) = Exact.outer(rule(), from[1], Exact.gradient(rule(), lanes));
+        (int256 momentum, int256 step) = Exact.outer(params(), from[1], Exact.gradient(params(), lanes));
         int256 weight = Exact.saturate(from[0] - step) + (wrong == 1 ? int256(1) : int256(0));
         root = _known(weight, Exact.saturate(momentum) + (wrong == 2 ? int256(1) : int256(0)));
         _wrongLane[root] = wrong != 0;
@@ -917,10 +927,8 @@ contract Life is Base {
         if (m.leaf == 0) m.weights = Trees.open(_versionLeaves(from[0], from[1]), 0);
         m.momentum = Trees.open(_versionLeaves(from[0], from[1]), 1);
         uint256[] memory slots = _masked(t, r);
-        m.headers = new Header[](slots.length);
         m.updates = new Opening[](slots.length);
         for (uint256 i = 0; i < slots.length; i++) {
-            m.headers[i] = headerOf(t, r, slots[i]);
             (uint256 r0, uint256 s0) = _origin(t, r, slots[i]);
             m.updates[i] = Trees.open(_leaf(_lane(_update(keccak256(abi.encode(t, r0, s0))))), 0);
         }
@@ -1001,7 +1009,7 @@ contract Life is Base {
     function _bondWhole(uint256 t, uint256 r, uint256 s) private view returns (bool) {
         State state = tasks.work(t, r, s).state;
         if (state == State.NONE || state >= State.VALID) return true;
-        return vault.pot(address(tasks), tasks.potId(t, r, s)) == tasks.task(t).params.bond;
+        return vault.pot(address(tasks), potId(t, r, s)) == tasks.task(t).params.bond;
     }
 
     function _eachWork(function(uint256, uint256, uint256) view returns (bool) holds)
@@ -1048,16 +1056,16 @@ contract Life is Base {
         for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
             Task memory x = tasks.task(t);
             for (uint256 r = 0; r < x.begun; r++) {
-                Round memory rd = tasks.round(t, r);
+                uint256 mask = maskOf(t, r);
                 uint256 n = 0;
-                for (uint256 s = 0; s < 256 && rd.mask >> s != 0; s++) {
-                    if ((rd.mask >> s) & 1 == 0) continue;
+                for (uint256 s = 0; s < 256 && mask >> s != 0; s++) {
+                    if ((mask >> s) & 1 == 0) continue;
                     n++;
                     Work memory w = tasks.work(t, r, s);
                     bool sound = w.state == State.VALID && w.opened && w.no == 0 && w.disputes == 0;
                     if (!sound || w.yes < x.params.quorum) return false;
                 }
-                if (n != rd.merged) return false;
+                if (n != tasks.round(t, r).merged) return false;
             }
         }
         return true;
@@ -1083,8 +1091,8 @@ contract Life is Base {
     function seedsYounger() external view returns (bool) {
         for (uint256 p = _firstPoll; p <= panel.polls(); p++) {
             Poll memory x = panel.poll(p);
-            if (x.sealedCount != 0 && x.seed == 0) return false;
-            if (x.seed == 0 && x.beacon == 0) return false;
+            if (x.unrevealed != 0 && !x.seeded) return false;
+            if (x.seed == 0) return false;
         }
         return _eachWork(_seeded);
     }
@@ -1100,14 +1108,14 @@ contract Life is Base {
     function votesSound() external view returns (bool) {
         for (uint256 p = _firstPoll; p <= panel.polls(); p++) {
             Poll memory x = panel.poll(p);
-            if (x.revealed > x.sealedCount || x.sealedCount > x.seats || x.sealEnd > x.revealEnd) {
+            if (x.unrevealed > x.seats || x.sealEnd > x.revealEnd) {
                 return false;
             }
         }
         for (uint256 d = _firstDispute > 3 ? _firstDispute - 3 : 1; d <= court.disputes(); d++) {
             Dispute memory x = court.dispute(d);
             uint256 votes = uint256(x.hard) + x.soft + x.innocent;
-            if (votes != 0 && votes > panel.seatsAt(x.poll)) return false;
+            if (votes != 0 && votes > panel.poll(x.poll).seats) return false;
         }
         return true;
     }
@@ -1140,7 +1148,7 @@ contract Life is Base {
                 Round memory rd = tasks.round(t, r);
                 uint256 works = uint256(rd.claimed) + rd.late;
                 if (works > 256 || rd.merged > 64 || rd.claimed > x.params.slots + rd.gone) return false;
-                if (rd.submitted > works || rd.undecided > rd.submitted) return false;
+                if (rd.submitted > rd.claimed || rd.undecided > works) return false;
             }
         }
         return true;
@@ -1149,8 +1157,7 @@ contract Life is Base {
     /// I20: what was published stays as it was published.
     function termsFrozen() external view returns (bool) {
         for (uint256 t = _recent(); t <= tasks.tasks(); t++) {
-            if (keccak256(abi.encode(tasks.task(t).params, tasks.ruleOf(t))) != _published[t]) return false;
-            if (tasks.task(t).specHash != keccak256("spec")) return false;
+            if (keccak256(abi.encode(tasks.task(t).params)) != _published[t]) return false;
         }
         return true;
     }
@@ -1162,7 +1169,7 @@ contract Life is Base {
 
     function _decoyDrawn(uint256 t, uint256 r, uint256 s) private view returns (bool) {
         if (tasks.work(t, r, s).state != State.DECOY) return true;
-        return _decoy(t, r, s) && (tasks.round(t, r).mask >> s) & 1 == 0;
+        return _decoy(t, r, s) && (maskOf(t, r) >> s) & 1 == 0;
     }
 
     /// I5: the publisher never holds more than what he brought.

@@ -133,7 +133,7 @@ contract PanelTest is Base {
     function test_missed_beacon_is_armed_again() external {
         _seats(1);
         uint256 poll = _ask();
-        uint256 beacon = panel.poll(poll).beacon;
+        uint256 beacon = beaconOf(poll);
         vm.roll(beacon + 257);
         bytes32 hash = batchHash(poll, 1, accepts(1));
         vm.expectRevert(err(Beacon.BeaconMissed.selector, beacon));
@@ -144,13 +144,13 @@ contract PanelTest is Base {
         eq(panel.seed(poll), 0, "no seed yet");
         _mine(2);
         _seal(poll, 1, accepts(1));
-        ok(panel.poll(poll).seed != 0, "sealing stored the seed");
+        ok(panel.poll(poll).seeded, "sealing stored the seed");
     }
 
     function test_the_last_block_of_a_beacon() external {
         _seats(1);
         uint256 poll = _ask();
-        vm.roll(panel.poll(poll).beacon + 256);
+        vm.roll(beaconOf(poll) + 256);
         ok(panel.seed(poll) != 0, "256 blocks later it is still readable");
     }
 
@@ -158,7 +158,7 @@ contract PanelTest is Base {
         _seats(5);
         uint256 poll = _ask(2);
         uint256 count = 0;
-        bytes32 seed = sha256(abi.encode(blockhash(panel.poll(poll).beacon), poll));
+        bytes32 seed = sha256(abi.encode(blockhash(beaconOf(poll)), poll));
         for (uint256 item = 0; item < 40; item++) {
             for (uint256 s = 1; s <= 5; s++) {
                 bool want = uint256(sha256(abi.encode(seed, item, s))) % 5 < 2;
@@ -372,7 +372,7 @@ contract PanelTest is Base {
         eq(vault.free(BURN), 3 * RISK - 3 * RISK / 2, "half burnt");
         eq(vault.pot(address(panel), bytes32(uint256(1))), SEAT - 3 * RISK, "from the seller's stake");
         eq(panel.seat(1).reserved, 0, "nothing reserved");
-        eq(panel.poll(poll).sealedCount, 0, "no batch");
+        eq(panel.poll(poll).unrevealed, 0, "no batch");
         vm.expectRevert(err(Panel.WrongOpening.selector, poll, 1));
         panel.leak(poll, 1, accepts(3), salt(poll, 1));
         bytes32 hash = batchHash(poll, 1, accepts(1));
@@ -412,8 +412,8 @@ contract PanelTest is Base {
     function test_seed_of() external {
         _seats(1);
         uint256 poll = _ask();
-        eq(panel.seedOf(poll), 0, "not needed yet");
+        eq(seedOf(poll), 0, "not needed yet");
         bytes32 seed = panel.seed(poll);
-        eq(panel.seedOf(poll), seed, "stored");
+        eq(seedOf(poll), seed, "stored");
     }
 }

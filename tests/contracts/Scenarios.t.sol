@@ -62,7 +62,7 @@ contract ScenariosTest is Base {
         _world();
         uint256 first = _honestRound(t, 0, 4);
         uint256 second = _honestRound(t, 1, 4);
-        eq(tasks.round(t, 0).mask, 3, "both in the mask");
+        eq(maskOf(t, 0), 3, "both in the mask");
         eq(tasks.model(t), keccak256(abi.encode("model", uint256(2))), "model advanced twice");
         ok(tasks.task(t).closed, "closed after the last round");
         for (uint256 i = 1; i <= 4; i++) {
@@ -102,7 +102,7 @@ contract ScenariosTest is Base {
         eq(_seatGain(4), int256(FEE / 4), "who accepted the cheat gets nothing for that");
         eq(vault.free(BURN), BOND - 3 * share, "the other half and the dust");
         ok(vault.free(BURN) >= BOND / 2, "I9");
-        eq(tasks.round(t, 0).mask, 2, "only the honest work");
+        eq(maskOf(t, 0), 2, "only the honest work");
         _merge(t, 0, keccak256("m1"));
         _end(REWARD + FEE + FEE / 3 * 3 + AGG);
     }
@@ -133,7 +133,7 @@ contract ScenariosTest is Base {
         _open2(0);
         _judge(1, 4, 0);
         eq(tasks.work(t, 0, 0).state, State.VALID, "acquitted");
-        eq(tasks.round(t, 0).mask, 2, "not in this round's mask");
+        eq(maskOf(t, 0), 2, "not in this round's mask");
         _settle(poll, 1, votes2(word(0, 3, 5), word(1, 0, 0)));
         _settle(poll, 2, accepts(2));
         _settle(poll, 3, accepts(2));
@@ -180,7 +180,7 @@ contract ScenariosTest is Base {
         _open(t, 0, 0);
         _open(t, 0, 1);
         eq(_gain(trainer(0)), int256(REWARD), "a strike cannot rob trainers");
-        eq(tasks.round(t, 0).mask, 0, "unchecked updates never enter the model");
+        eq(maskOf(t, 0), 0, "unchecked updates never enter the model");
         tasks.advance(t, 0);
         eq(tasks.model(t), MODEL_0, "unchanged");
         _end(2 * REWARD);
@@ -196,7 +196,7 @@ contract ScenariosTest is Base {
         _reveal(poll, 2, votes1(word(0, 0, 0)));
         _open(t, 0, 0);
         _open(t, 0, 1);
-        eq(tasks.round(t, 0).mask, 1, "slot 0 has two accepts, slot 1 one");
+        eq(maskOf(t, 0), 1, "slot 0 has two accepts, slot 1 one");
     }
 
     /// I12: an accept counts only from a drawn seat; the undrawn one is neither paid nor charged.
@@ -218,7 +218,7 @@ contract ScenariosTest is Base {
             }
             eq(tasks.work(t, 0, s).yes, drawn, "only the drawn");
             _open(t, 0, s);
-            ok((tasks.round(t, 0).mask >> s) & 1 == (drawn == 0 ? 0 : 1), "mask follows the quorum");
+            ok((maskOf(t, 0) >> s) & 1 == (drawn == 0 ? 0 : 1), "mask follows the quorum");
             counted += drawn;
         }
         ok(counted > 4 && counted < 40, "about one per work");
@@ -238,7 +238,7 @@ contract ScenariosTest is Base {
         tasks.expire(t, 0, 1);
         eq(_gain(trainer(1)), -int256(BOND / 8), "one eighth");
         eq(vault.free(BURN), BOND / 8, "burnt");
-        eq(tasks.round(t, 0).mask, 1, "not in the mask");
+        eq(maskOf(t, 0), 1, "not in the mask");
         _settle(poll, 1, accepts(2));
         eq(_seatGain(1), int256(FEE / 4), "paid for the opened work only");
         _merge(t, 0, "m");
@@ -286,7 +286,7 @@ contract ScenariosTest is Base {
         eq(tasks.work(t, 0, 0).state, State.HARD, "convicted");
         _settle(poll, 1, votes1(word(0, 3, 5)));
         _settle(poll, 2, votes1(word(0, 2, 9)));
-        eq(vault.pot(address(tasks), tasks.potId(t, 0, 0)), 0, "shared out");
+        eq(vault.pot(address(tasks), potId(t, 0, 0)), 0, "shared out");
         solvent();
     }
 
@@ -476,7 +476,7 @@ contract ScenariosTest is Base {
         for (uint256 s = 0; s < 256; s++) {
             _open(t, 0, s);
         }
-        eq(tasks.round(t, 0).mask, type(uint256).max << 192, "the last bit, too");
+        eq(maskOf(t, 0), type(uint256).max << 192, "the last bit, too");
         _settle(poll, 1, votes);
         solvent();
     }

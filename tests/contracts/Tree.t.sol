@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {Beacon} from "../../contracts/libraries/Beacon.sol";
 import {Tree} from "../../contracts/libraries/Tree.sol";
-import {Cast, Opening, Votes} from "../../contracts/libraries/Types.sol";
+import {Opening, Votes} from "../../contracts/libraries/Types.sol";
 import {Base, Trees} from "./Base.sol";
 
 contract Libraries {
@@ -13,14 +13,6 @@ contract Libraries {
         returns (bool)
     {
         return Tree.verify(root, length, index, opening);
-    }
-
-    function u24(uint256 x) external pure returns (uint24) {
-        return Cast.u24(x);
-    }
-
-    function narrow(uint256 x) external pure returns (uint256) {
-        return uint256(Cast.u16(x)) + Cast.u24(x) + Cast.u32(x) + Cast.u40(x) + Cast.u96(x);
     }
 
     function read(uint256 beacon) external view returns (bytes32) {
@@ -80,12 +72,6 @@ contract TreeTest is Base {
         ok(_verify(Trees.single(artifact), 224, 0, padded, new bytes32[](0)), "single");
         ok(!_verify(Trees.single(artifact), 224, 0, artifact, new bytes32[](0)), "a leaf is 1024 bytes");
         ok(!_verify(Trees.single(artifact), 0, 0, padded, new bytes32[](0)), "no empty artifact");
-    }
-
-    function test_narrowing_stops() external {
-        eq(libraries.narrow(type(uint16).max), 5 * uint256(type(uint16).max), "fits");
-        vm.expectRevert(err(Cast.Overflow.selector, 1 << 24, type(uint24).max));
-        libraries.u24(1 << 24);
     }
 
     function test_vote_word() external pure {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
-import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
 import {Vault} from "../../contracts/Vault.sol";
 import {BURN} from "../../contracts/libraries/Types.sol";
 import {Base} from "./Base.sol";
@@ -108,6 +108,36 @@ contract VaultTest is Base {
         vault.withdraw(1);
     }
 
+    /// A token may mint more than the ledger's words hold; such a deposit is refused, not cut off.
+    function test_a_sum_that_does_not_fit() external {
+        token.mint(stranger, 1 << 248);
+        vm.prank(stranger);
+        token.approve(address(vault), type(uint256).max);
+        vm.expectRevert(
+            abi.encodeWithSelector(SafeCast.SafeCastOverflowedUintDowncast.selector, 248, uint256(1 << 248))
+        );
+        vm.prank(stranger);
+        vault.deposit(1 << 248);
+    }
+
+    /// I9: half of what a broken promise costs is burnt, and the odd wei with it.
+    function test_half_is_burnt() external {
+        vm.prank(address(court));
+        vault.lock(publisher, ID, 71);
+        uint256 burnt = vault.free(BURN);
+        vm.expectEmit(address(vault));
+        emit Vault.Paid(address(court), ID, stranger, 35);
+        vm.expectEmit(address(vault));
+        emit Vault.Paid(address(court), ID, BURN, 36);
+        vm.prank(address(court));
+        vault.halve(ID, stranger, 71);
+        eq(vault.free(stranger), 35, "half");
+        eq(vault.free(BURN) - burnt, 36, "the rest");
+        vm.expectRevert(err(Vault.NotModule.selector, stranger));
+        vm.prank(stranger);
+        vault.halve(ID, stranger, 0);
+    }
+
     function test_moves_of_a_module() external {
         uint256 before = vault.free(publisher);
         vm.expectEmit(address(vault));
@@ -171,7 +201,7 @@ contract VaultTest is Base {
         HookToken hook = new HookToken();
         Vault v = _hooked(hook);
         hook.arm(v, false);
-        vm.expectRevert(ReentrancyGuard.ReentrancyGuardReentrantCall.selector);
+        vm.expectRevert(Vault.Reentered.selector);
         vm.prank(stranger);
         v.withdraw(10);
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 from commonweight.core import duties
 from commonweight.core.duties import Duty
+from commonweight.core.economics import RULE
 from commonweight.core.events import Event
 from commonweight.core.fold import fold
 from commonweight.core.state import Phase, State, WorkState
@@ -36,8 +37,7 @@ class Tale:
         what = {
             "specHash": ROOT,
             "model": ROOT,
-            "params": PARAMS | params,
-            "rule": {"length": 4096},
+            "params": PARAMS | dict.fromkeys(RULE, 1) | params,
             "uri": "",
         }
         self.tell("Tasks", "Published", publisher=ANN, **what)
@@ -120,7 +120,6 @@ def test_a_decoy_is_paid_even_when_it_was_disputed() -> None:
     tale.tell("Tasks", "Submitted", round=0, slot=0, trainer=ANN, root=ROOT)
     tale.checking(0, 1)
     tale.tell("Court", "Filed", dispute=1, round=0, slot=0, tree=3, leaf=2)
-    tale.tell("Tasks", "Disputed", round=0, slot=0, tree=3, leaf=2, dispute=1)
     tale.tell("Tasks", "Opened", round=0, slot=0, included=False, paid=10)
     tale.tell("Tasks", "Decoyed", round=0, slot=0, index=2)
     work = tale.state.tasks[1].rounds[0].works[0]
@@ -136,7 +135,6 @@ def accused() -> Tale:
     tale.tell("Tasks", "Submitted", round=0, slot=0, trainer=ANN, root=ROOT)
     tale.checking(0, 1, (EVE,) * 9)
     tale.tell("Court", "Filed", dispute=1, round=0, slot=0, tree=3, leaf=2)
-    tale.tell("Tasks", "Disputed", round=0, slot=0, tree=3, leaf=2, dispute=1)
     return tale
 
 

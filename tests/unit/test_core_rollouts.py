@@ -33,7 +33,7 @@ def told(*, disputed: tuple[int, ...] = (), accepts: int = 1) -> Tale:
         for seat in range(accepts):
             tale.tell("Panel", "Voted", poll=1, seat=seat, vote=vote_word(slot, 0, 0), counted=True)
         if slot in disputed:
-            tale.tell("Tasks", "Disputed", round=0, slot=slot, dispute=slot)
+            tale.tell("Court", "Filed", dispute=slot, round=0, slot=slot, tree=3, leaf=0)
         tale.tell("Tasks", "Opened", round=0, slot=slot, included=slot < 2 and slot not in disputed, paid=10)
     tale.tell("Tasks", "Advanced", round=0, model=ROOT, mask=3, skipped=False)
     tale.claimed(1, ANN, BOB, ANN, BOB)

@@ -52,5 +52,4 @@ def test_a_merge_is_shown_as_the_contracts_read_it(seed: int) -> None:
     for root in (right, wrong):
         place = first_difference(artifacts.data[right], artifacts.data[root]) or (rng.randrange(2), 3)
         leaf, lane, proof = merge_proof(cast(Any, known), task, round_, artifacts.data[root], *place)
-        headers = [known.headers[slot].root for slot in SLOTS]
-        assert Claim(RULE, base, root, headers, late, leaf, lane).right(proof) is (root == right)
+        assert Claim(RULE, base, root, roots, late, leaf, lane).right(proof) is (root == right)

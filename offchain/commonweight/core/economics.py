@@ -33,7 +33,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Twin of `Types.Params`."""
+    """Twin of `Types.Params`, apart from the merge."""
 
     reward: int = 10 * 10**18
     bond: int = 10 * 10**18
@@ -56,7 +56,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Twin of `Types.MergeRule`."""
+    """How updates are merged: the other fields of `Types.Params`."""
 
     length: int = 4096
     shift: int = 8
@@ -65,6 +65,10 @@ class Rule:
     lr_den: int = 10
     momentum_num: int = 9
     momentum_den: int = 10
+
+
+RULE = ("length", "shift", "trim", "lrNum", "lrDen", "momentumNum", "momentumDen")
+"""The fields of `Rule` as the chain names them."""
 
 
 @dataclass(frozen=True, slots=True)

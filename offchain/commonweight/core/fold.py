@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from .economics import RULE
 from .events import Event
 from .state import (
     Appeal,
@@ -96,7 +97,8 @@ def _payout_set(s: State, e: Event, a: Mapping[str, Any]) -> None:
 
 @_on("Tasks", "Published")
 def _published(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    params, rule = dict(a["params"]), dict(a["rule"])
+    params = dict(a["params"])
+    rule = {name: params[name] for name in RULE}
     s.tasks[a["task"]] = Task(a["task"], a["publisher"], a["specHash"], a["model"], params, rule, a["uri"])
     s.endpoints.setdefault(a["publisher"], a["uri"])
 
@@ -177,14 +179,6 @@ def _decoyed(s: State, e: Event, a: Mapping[str, Any]) -> None:
 def _expired(s: State, e: Event, a: Mapping[str, Any]) -> None:
     w = _work(s, a, e)
     w.state, w.lost = WorkState.EXPIRED, a["lost"]
-
-
-@_on("Tasks", "Disputed")
-def _disputed(s: State, e: Event, a: Mapping[str, Any]) -> None:
-    w = _work(s, a, e)
-    w.state = WorkState.DISPUTED
-    if a["dispute"] not in w.disputes:
-        w.disputes.append(a["dispute"])
 
 
 @_on("Tasks", "Resolved")
@@ -325,6 +319,9 @@ def _leaked(s: State, e: Event, a: Mapping[str, Any]) -> None:
 def _filed(s: State, e: Event, a: Mapping[str, Any]) -> None:
     place = (a["task"], a["round"], a["slot"], a["tree"], a["leaf"])
     s.disputes[a["dispute"]] = Dispute(a["dispute"], *place)
+    w = _work(s, a, e)
+    w.state = WorkState.DISPUTED
+    w.disputes.append(a["dispute"])
 
 
 @_on("Court", "Answered")

@@ -101,7 +101,7 @@ def merge_proof(
     if leaf < half:
         parts.append(packed(opening(base, at)))
     for work in round_.included:
-        parts += [lineage.header(work).encode(), packed(opening(lineage.update(task, work), at))]
+        parts.append(packed(opening(lineage.update(task, work), at)))
     return leaf, lane, b"".join(parts)
 
 

@@ -15,18 +15,22 @@ from .node import Node
 DEADLINE_S = 120.0
 
 
-def params_of(e: Economy) -> tuple[Any, ...]:
+def params_of(e: Economy, spec: Spec) -> tuple[Any, ...]:
     """``Types.Params`` in the order of the ABI."""
-    w = e.windows
+    w, m = e.windows, spec.merge
     return (
         e.reward,
         e.bond,
-        e.merge_reward,
-        e.merge_bond,
         e.slots,
         e.rounds,
         e.fee_bps,
         e.want,
+        e.merge_reward,
+        e.merge_bond,
+        m.lr_num,
+        m.lr_den,
+        m.momentum_num,
+        m.momentum_den,
         e.quorum,
         e.lag,
         e.decoy_one_in,
@@ -36,14 +40,10 @@ def params_of(e: Economy) -> tuple[Any, ...]:
         w.reveal,
         w.open,
         w.merge,
+        4 * fixed.padded(parameters(spec)),
+        m.update_shift,
+        m.trim,
     )
-
-
-def rule_of(spec: Spec) -> tuple[int, ...]:
-    """``Types.MergeRule`` in the order of the ABI."""
-    m = spec.merge
-    length = 4 * fixed.padded(parameters(spec))
-    return length, m.update_shift, m.trim, m.lr_num, m.lr_den, m.momentum_num, m.momentum_den
 
 
 def host_of(chain: Chain) -> economics.Host:
@@ -78,7 +78,7 @@ def publish_task(node: Node, task: TaskFile, base: Path) -> int:
         node.follow()
         _escrow(node, task.economy.escrow)
         url = node.settings.public_url or node.kit.server.url
-        args = (params_of(task.economy), rule_of(spec), spec.root, spec.initial_model, url)
+        args = (params_of(task.economy, spec), spec.root, spec.initial_model, url)
         node.call(effect_id, "Tasks", "publish", *args)
         effect = node.kit.sender.wait(effect_id, DEADLINE_S)
     if not effect.ok:

@@ -53,7 +53,7 @@ def line(event: Event, name: Name) -> str | None:
             return f"{where}: {name(a['trainer'])} claims slot {a['slot']}"
         case "Tasks", "Submitted":
             return f"{where}: {name(a['trainer'])} submits {a['root'].hex()[:12]}"
-        case "Tasks", "Disputed":
+        case "Court", "Filed":
             return f"{where}: work {a['slot']} is disputed at {TREES[a['tree'] % 4]} leaf {a['leaf']}"
         case "Tasks", "Opened":
             merged = "merged" if a["included"] else "not merged"

@@ -25,16 +25,15 @@ class Court(Contract):
     def settleVote(self, sender: bytes, poll: int, vote: int, owner: bytes) -> None:
         raise Revert("NotPanel", sender)
 
-    def filed(self, task: int, round_: int, slot: int, tree: int, leaf: int) -> int | None:
-        """``file`` by Tasks: the new dispute's number, None for a known accusation."""
+    def filed(self, task: int, round_: int, slot: int, tree: int, leaf: int) -> None:
+        """``file`` by Tasks; a known accusation is not filed again."""
         place = (task, round_, slot, tree, leaf)
         if place in [(d.task, d.round, d.slot, d.tree, d.leaf) for d in self.state.disputes.values()]:
-            return None
+            return
         id_ = len(self.state.disputes) + 1
         self.world.emit(
             "Court", "Filed", dispute=id_, task=task, round=round_, slot=slot, tree=tree, leaf=leaf
         )
-        return id_
 
     def answer(self, sender: bytes, id_: int, header: Header, leaf: tuple[bytes, list[bytes]]) -> None:
         d = self._in(id_, Phase.FILED)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+from commonweight.core.hashing import word
 from commonweight.core.state import Phase, Round, Task, Work, WorkState
 from commonweight.core.works import Header
 from commonweight.nodes.exhibits import fields
@@ -148,12 +149,10 @@ class Mirror:
             "settled": sum(r.settled for r in rounds),
             "pending": sum(not w.state.final for r in rounds for w in r.works.values()),
             "closed": t.closed,
-            "specHash": t.spec,
             "model": t.initial,
             "params": t.params,
         }
         yield "Tasks", "task", (t.id,), want
-        yield "Tasks", "ruleOf", (t.id,), t.rule
         yield "Tasks", "model", (t.id,), t.latest
 
     def _round(self, t: Task, r: Round) -> Iterator[View]:
@@ -175,7 +174,7 @@ class Mirror:
             "merged": len(r.included),
             "challenger": contest.by if contest else NOBODY,
             "seed": r.seed or ZERO,
-            "mask": mask(r),
+            "unmerged": 2**256 - 1 - mask(r) if r.poll else 0,
             "root": root,
             "proposer": proposal.by if proposal else NOBODY,
         }
@@ -193,7 +192,7 @@ class Mirror:
             "yes": books.yes.get(place, 0),
             "no": books.no.get(place, 0),
             "seal": w.seal,
-            "root": w.root or ZERO,
+            "root": books.updates.get(place, w.root or ZERO),
         }
         yield "Tasks", "work", place, want
 
@@ -222,15 +221,14 @@ class Mirror:
     def _poll(self, id_: int) -> Iterator[View]:
         p, books = self.world.state.polls[id_], self.world.books
         want = {
-            "asker": p.asker,
+            "jury": p.asker == self.world.addresses["Court"],
+            "seeded": p.seed is not None,
             "sealEnd": p.seal_end,
             "revealEnd": p.reveal_end,
             "want": p.want,
-            "seed": p.seed or ZERO,
+            "seed": p.seed or word(p.beacon),
             "seats": p.seats,
-            "sealedCount": books.sealed.get(id_, 0),
-            "revealed": books.revealed.get(id_, 0),
-            "beacon": p.beacon,
+            "unrevealed": books.unrevealed.get(id_, 0),
             "risk": p.risk,
         }
         yield "Panel", "poll", (id_,), want

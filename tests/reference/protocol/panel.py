@@ -102,9 +102,9 @@ class Panel(Contract):
             raise Revert("StakeTooSmall", seat, stake, needs)
         self.books.reserved[seat] = needs
         self.books.batches[poll, seat] = int.from_bytes(hash_, "big") & HASH | PRESENT | n << 1
-        self.books.sealed[poll] += 1
+        self.books.unrevealed[poll] += 1
         self.world.emit("Panel", "Sealed", poll=poll, seat=seat, n=n)
-        if self.books.sealed[poll] == p.seats:
+        if self.books.unrevealed[poll] == p.seats:
             reveal_t = p.reveal_end - p.seal_end
             self.world.emit("Panel", "PollPhase", poll=poll, sealEnd=self.now, revealEnd=self.now + reveal_t)
 
@@ -116,8 +116,8 @@ class Panel(Contract):
         if batch & REVEALED:
             raise Revert("AlreadyRevealed", poll, seat)
         self.books.batches[poll, seat] = batch | REVEALED
-        self.books.revealed[poll] += 1
-        if self.books.revealed[poll] == self.books.sealed[poll]:
+        self.books.unrevealed[poll] -= 1
+        if not self.books.unrevealed[poll]:
             self.world.emit("Panel", "PollPhase", poll=poll, sealEnd=p.seal_end, revealEnd=self.now)
         for i, vote in enumerate(votes):
             if i and item(vote) <= item(votes[i - 1]):
@@ -140,8 +140,7 @@ class Panel(Contract):
             paid += share
             if wronged is not None:
                 lost += p.risk
-                self.world.vault.paid("Panel", word(seat), wronged, p.risk // 2)
-                self.world.vault.paid("Panel", word(seat), BURN, p.risk - p.risk // 2)
+                self.world.vault.halved("Panel", word(seat), wronged, p.risk)
         self.world.emit("Panel", "Settled", poll=poll, seat=seat, paid=paid, lost=lost)
 
     def forfeit(self, sender: bytes, poll: int, seat: int) -> None:
@@ -167,13 +166,12 @@ class Panel(Contract):
             raise Revert("SealOver", poll, p.seal_end)
         self._batch(poll, seat, votes, salt)
         self.books.batches[poll, seat] = PRESENT
-        self.books.sealed[poll] -= 1
+        self.books.unrevealed[poll] -= 1
         lost = len(votes) * p.risk
         self.world.emit("Panel", "Leaked", poll=poll, seat=seat, by=sender, lost=lost)
         if lost:
             self.books.reserved[seat] -= lost
-            self.world.vault.paid("Panel", word(seat), sender, lost // 2)
-            self.world.vault.paid("Panel", word(seat), BURN, lost - lost // 2)
+            self.world.vault.halved("Panel", word(seat), sender, lost)
 
     def poll(self, poll: int) -> Poll:
         if poll not in self.state.polls:

@@ -39,19 +39,18 @@ class Tasks(Contract):
         self,
         sender: bytes,
         p: Mapping[str, int],
-        rule: Mapping[str, int],
         spec: bytes,
         model: bytes,
         uri: str,
     ) -> None:
         id_ = len(self.state.tasks) + 1
         terms = economics.Terms(*(p[camel(f.name)] for f in fields(economics.Terms)))
-        merge = economics.Rule(*(rule[camel(f.name)] for f in fields(economics.Rule)))
+        merge = economics.Rule(*(p[camel(f.name)] for f in fields(economics.Rule)))
         for c in economics.complaints(terms, merge, self.world.host):
             raise Revert("OutOfRange", c.what.encode().ljust(32, b"\0"), *astuple(c)[1:])
         if model == ZERO:
             raise Revert("ZeroRoot")
-        told = {"specHash": spec, "model": model, "params": p, "uri": uri, "rule": rule}
+        told = {"specHash": spec, "model": model, "params": p, "uri": uri}
         self.world.emit("Tasks", "Published", task=id_, publisher=sender, **told)
         self.world.vault.locked("Tasks", sender, word(id_), economics.budget(terms))
 
@@ -105,7 +104,7 @@ class Tasks(Contract):
         self.before(r.train_end)
         self._seeded(t, r, root)
         self._tell("Submitted", (task, round_, slot), trainer=sender, root=root)
-        if submitted(r) + gone(r) == taken(r) + late(r):
+        if submitted(r) + gone(r) == taken(r):
             self._open_poll(t, r)
 
     def defer(self, sender: bytes, *place: int) -> None:
@@ -146,6 +145,8 @@ class Tasks(Contract):
         included = not no and yes >= t.params["quorum"] and fits
         reward = self._reward(t, w)
         self._tell("Opened", place, included=included, paid=reward)
+        if included:
+            self.books.updates[place] = header.update_root
         self._decide(t, r, no)
         return self._accept(t, place, w, reward, yes)
 
@@ -198,7 +199,7 @@ class Tasks(Contract):
             self.not_before(r.claim_end)
             return self._close_claims(t, r)
         if self.now >= r.train_end:
-            if submitted(r):
+            if submitted(r) or late(r):
                 return self._open_poll(t, r)
             self.books.decided[task, round_] = self.now
             return self.world.emit("Tasks", "Checking", task=task, round=round_, poll=0)
@@ -241,7 +242,7 @@ class Tasks(Contract):
 
     def proveMerge(self, sender: bytes, task: int, round_: int, leaf: int, lane: int, proof: bytes) -> None:
         t, r = self._live(task, round_)
-        roots = [w.root or ZERO for w in r.included]
+        roots = [self.books.updates[task, round_, w.slot] for w in r.included]
         proposal, base = r.proposal, t.model_before(round_) or ZERO
         assert proposal
         claim = Claim(
@@ -255,8 +256,7 @@ class Tasks(Contract):
             raise Revert("NotWrong", leaf, lane)
         bond, pot = t.params["aggBond"], pot_id(task, round_, MERGE)
         self.world.emit("Tasks", "Cleared", task=task, round=round_, by=sender)
-        self.world.vault.paid("Tasks", pot, proposal.by, bond // 2)
-        return self.world.vault.paid("Tasks", pot, BURN, bond - bond // 2)
+        return self.world.vault.halved("Tasks", pot, proposal.by, bond)
 
     def advance(self, sender: bytes, task: int, round_: int) -> None:
         t, r = self._next(task, round_)
@@ -306,9 +306,7 @@ class Tasks(Contract):
         v = panel.verdict(vote)
         tree, leaf = (0, v) if v == WITHHELD else (panel.tree(vote), v - 1)
         self.books.no[place] += 1
-        dispute = self.world.court.filed(*place, tree, leaf)
-        if dispute:
-            self._tell("Disputed", place, tree=tree, leaf=leaf, dispute=dispute)
+        self.world.court.filed(*place, tree, leaf)
         t = self.state.tasks[place[0]]
         self._decide(t, t.rounds[place[1]], self.books.no[place] - 1)
         return True
@@ -366,7 +364,7 @@ class Tasks(Contract):
             self.world.vault.paid("Tasks", pot_id(*place), w.trainer, bond)
         else:
             self.world.vault.paid("Tasks", pot_id(*place), BURN, bond - bond // 2 // no * no)
-        self._fund(t, place, no)
+        self._fund(t, place, 0, no)
 
     # -- internals ------------------------------------------------------------------------------------------
 
@@ -464,14 +462,12 @@ class Tasks(Contract):
             self.books.decided[t.id, r.index] = self.now
 
     def _accept(self, t: Task, place: Place, w: Work, amount: int, voters: int) -> None:
-        self.world.vault.paid("Tasks", pot_id(*place), w.trainer, t.params["bond"])
-        self.world.vault.paid("Tasks", word(t.id), w.trainer, amount)
-        self._fund(t, place, voters)
+        self._fund(t, place, amount, voters)
+        self.world.vault.paid("Tasks", pot_id(*place), w.trainer, t.params["bond"] + amount)
 
-    def _fund(self, t: Task, place: Place, voters: int) -> None:
+    def _fund(self, t: Task, place: Place, amount: int, voters: int) -> None:
         share = t.reward * t.params["feeBps"] // 10_000 // voters if voters else 0
-        if share:
-            self.world.vault.shifted("Tasks", word(t.id), pot_id(*place), share * voters)
+        self.world.vault.shifted("Tasks", word(t.id), pot_id(*place), amount + share * voters)
 
     def _item(self, poll: int, vote: int) -> tuple[Place, Work | None]:
         found = self.state.poll_work(poll)
@@ -510,10 +506,11 @@ class Tasks(Contract):
 
     def _drop(self, t: Task, r: Round, finder: bytes) -> None:
         bond, pot = t.params["aggBond"], pot_id(t.id, r.index, MERGE)
-        back = bond if contest_of(r) else 0
+        contested = contest_of(r) != 0
         self.world.emit("Tasks", "ProposalDropped", task=t.id, round=r.index)
-        self.world.vault.paid("Tasks", pot, finder, back + bond // 2)
-        self.world.vault.paid("Tasks", pot, BURN, bond - bond // 2)
+        if contested:
+            self.world.vault.paid("Tasks", pot, finder, bond)
+        self.world.vault.halved("Tasks", pot, finder, bond)
 
 
 def contest_of(r: Round) -> int:

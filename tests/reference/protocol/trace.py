@@ -145,13 +145,13 @@ class Trace:
             "openT": 80,
             "aggT": 60,
         }
-        rule = RULE | {"trim": rng.choice((0, 40))}
+        params |= RULE | {"trim": rng.choice((0, 40))}
         model = self.artifacts.version(rng)
         return (
             "Tasks",
             "publish",
             rng.choice(PEOPLE[:2]),
-            (params, rule, b"s" * 32, model, "http://127.0.0.1:1"),
+            (params, b"s" * 32, model, "http://127.0.0.1:1"),
         )
 
     def _due_of_task(self, task: Task) -> list[Move]:
@@ -282,8 +282,8 @@ class Trace:
         if leaf == 0:
             parts.append(self._packed(base, 0))
         for w in r.included:
-            header = self.headers[w.root or b""]
-            parts += [header.encode(), self._packed(self.artifacts.get(header.update_root), 0)]
+            update = self.headers[w.root or b""].update_root
+            parts.append(self._packed(self.artifacts.get(update), 0))
         proof = bytearray(b"".join(parts))
         damage = rng.random()
         if damage < 0.06:
@@ -348,13 +348,13 @@ def _some_votes(t: Trace, rng: Random) -> tuple[int, int, list[int], bytes]:
 
 def _strange_publish(t: Trace, rng: Random, who: bytes) -> Move:
     contract, verb, _, args = t._publish()
-    params, rule = dict(args[0]), dict(args[1])
+    params = dict(args[0])
     bits = {"slots": 16, "rounds": 16, "feeBps": 16, "want": 16, "quorum": 8, "lag": 8, "decoyOneIn": 16}
     name = rng.choice([*bits, "reward", "bond", "aggReward", "aggBond", "claimT", "sealT", "aggT"])
     params[name] = rng.choice((0, 1, 5, 2 ** bits.get(name, 24) - 1))
     if rng.random() < 0.3:
-        rule[rng.choice([*RULE])] = rng.choice((0, 1, 50, 255))
-    return contract, verb, who, (params, rule, args[2], bytes(32) if rng.random() < 0.1 else args[3], "")
+        params[rng.choice([*RULE])] = rng.choice((0, 1, 50, 255))
+    return contract, verb, who, (params, args[1], bytes(32) if rng.random() < 0.1 else args[2], "")
 
 
 def _chosen(t: Trace, rng: Random) -> Header:

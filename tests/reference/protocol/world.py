@@ -43,8 +43,9 @@ class Books:
     batches: dict[tuple[int, int], int] = field(default_factory=dict)
     """The stored word of each sealed batch, by poll and seat."""
     reserved: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    sealed: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    revealed: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    unrevealed: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    updates: dict[Key, bytes] = field(default_factory=dict)
+    """Roots of the updates that enter a merge."""
     decided: dict[tuple[int, int], int] = field(default_factory=dict)
     yes: dict[Key, int] = field(default_factory=lambda: defaultdict(int))
     no: dict[Key, int] = field(default_factory=lambda: defaultdict(int))
@@ -163,8 +164,8 @@ def late(round_: Round) -> int:
 
 
 def submitted(round_: Round) -> int:
-    """Works with a root."""
-    return sum(w.root is not None for w in round_.works.values())
+    """Works with a root that came in time."""
+    return sum(w.root is not None and w.origin is None for w in round_.works.values())
 
 
 def undecided(round_: Round) -> int:
@@ -213,6 +214,10 @@ class Vault(Contract):
         self._module(sender)
         raise AssertionError("no trace calls as a module")
 
+    def halve(self, sender: bytes, id_: bytes, to: bytes, amount: int) -> None:
+        self._module(sender)
+        raise AssertionError("no trace calls as a module")
+
     def shift(self, sender: bytes, id_: bytes, module: bytes, to_id: bytes, amount: int) -> None:
         self._module(module)
         self._module(sender)
@@ -230,6 +235,11 @@ class Vault(Contract):
         self._take(module, id_, amount)
         at = self.world.addresses[module]
         self.world.emit("Vault", "Paid", module=at, id=id_, to=to, amount=amount)
+
+    def halved(self, module: str, id_: bytes, to: bytes, amount: int) -> None:
+        """``halve`` by a module."""
+        self.paid(module, id_, to, amount // 2)
+        self.paid(module, id_, BURN, amount - amount // 2)
 
     def shifted(self, module: str, id_: bytes, to_id: bytes, amount: int) -> None:
         """``shift`` by a module, to itself."""
