@@ -37,6 +37,22 @@ class Dropped(CommonweightError):
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a member's state has come, for when a swarm has fallen apart.
+
+    Of two histories the one with more ``work`` holds (what is counted is the caller's choice, as long as it grows with
+    every step and with those who took it). ``members`` took the last step: more than half of them must be there to go
+    on from it without a session.
+    """
+
+    work: int = 0
+    members: tuple[str, ...] = ()
+
+
+UNKNOWN = Standing()
+
+
+@dataclass(frozen=True, slots=True)
 class Begun:
     """Who takes part in the round, in ring order; the state, if this member had to fetch it."""
 
@@ -80,8 +96,11 @@ class Collective(Protocol):
     def members(self) -> tuple[str, ...]:
         """Names in ring order, as of the last operation."""
 
-    def begin(self, root: bytes) -> Begun:
-        """Start a round with everybody who holds an agreed state. Raises `Dropped` and E1514 (no answer)."""
+    def begin(self, root: bytes, standing: Standing = UNKNOWN) -> Begun:
+        """Start a round with everybody who holds an agreed state.
+
+        Raises `Dropped`, E1514 (no answer) and E1515 (no session that this member may join or found).
+        """
 
     def all_reduce(self, values: Values, through: Codec, out: Values | None = None) -> Sum:
         """Sum over the members, the same bits for all. ``out``: where to put it (saves allocating).
@@ -98,7 +117,7 @@ class Collective(Protocol):
     ) -> dict[str, bytes]:
         """Send messages to neighbours and take theirs of the same ``tag``; who is late or gone is left out."""
 
-    def settle(self, root: bytes, snapshot: Callable[[], bytes]) -> Settled:
+    def settle(self, root: bytes, snapshot: Callable[[], bytes], standing: Standing = UNKNOWN) -> Settled:
         """End a round: compare roots; ``snapshot`` is called if somebody needs the state. Raises `Dropped`."""
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from ..core.errors import CommonweightError, EncodingError
 from . import messages
 from .listener import Listener, Metric, spawn
+from .lookout import PURPOSE as STANDING
 from .mail import Mailbox
 from .messages import (
     Beat,
@@ -27,6 +28,7 @@ from .messages import (
     Leave,
     Member,
     Message,
+    Position,
     Ready,
     Recover,
     Redirect,
@@ -89,6 +91,7 @@ class Keeper:
         self._lost: set[str] = set()
         self._reports: dict[str, tuple[Link, Report, float]] = {}
         self._electing_until = 0.0
+        self._held = (0, bytes(32))
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="keeper", daemon=True)
 
@@ -103,9 +106,32 @@ class Keeper:
         """Tell the session something."""
         self._events.put(Event(None, message))
 
-    def lead(self, root: bytes) -> None:
-        """Found a session whose first agreed state is ``root``."""
-        self._events.put(Event(None, action=lambda: self._found(root)))
+    def hold(self, root: bytes, work: int) -> None:
+        """What this member says of its state when asked."""
+        self._held = (work, root)
+
+    @property
+    def position(self) -> Position:
+        """What this member holds and whom it follows; may be read by any thread."""
+        work, root = self._held
+        leader = self._leader
+        engaged = self._session is not None or leader is not None or self._electing_until > 0
+        head = self.member if self._session is not None else leader and self.view.member(leader.peer)
+        return Position(work, root, engaged, (head,) if head else ())
+
+    def lead(self, root: bytes, expect: int = 1) -> None:
+        """Found a session whose first agreed state is ``root``; it waits for ``expect`` members to begin with."""
+        self._events.put(Event(None, action=lambda: self._found(root, expect)))
+
+    def give_way(self, reason: str) -> None:
+        """End the session that this member leads; its members look for another."""
+
+        def act() -> None:
+            if self._session is not None:
+                self._session.end(reason)
+                self._flush()
+
+        self._events.put(Event(None, action=act))
 
     def follow(self, link: Link) -> None:
         """Take part in the session that the other side of ``link`` leads."""
@@ -124,9 +150,10 @@ class Keeper:
         self._events.put(Event(None, action=act))
         over.wait(timeout=10)
 
-    def _found(self, root: bytes) -> None:
+    def _found(self, root: bytes, expect: int) -> None:
         self.view = View(1, (self.member,))
-        self._session = Session(self.rules, self.me.name, self.view, root, time.monotonic())
+        rules = replace(self.rules, expect=max(expect, self.rules.expect))
+        self._session = Session(rules, self.me.name, self.view, root, time.monotonic())
         self.metric("founded", name=self.me.name)
 
     def _adopt(self, link: Link) -> None:
@@ -172,6 +199,9 @@ class Keeper:
             self.mail.arrived(int(detail), link)
         elif kind == MESH:
             self.mail.read(link)
+        elif kind == STANDING:
+            self._send(link, self.position)
+            link.close()
         else:
             link.close()
 

@@ -160,6 +160,16 @@ class Report:
     done_ran: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The state that I hold, and whom I follow: myself if I lead; nobody yet, if ``engaged`` all the same."""
+
+    work: U64
+    root: B32
+    engaged: bool
+    leader: tuple[Member, ...]
+
+
 Message = (
     Beat
     | Join
@@ -174,6 +184,7 @@ Message = (
     | Redirect
     | Refuse
     | Report
+    | Position
 )
 _KINDS: tuple[type, ...] = get_args(Message)
 

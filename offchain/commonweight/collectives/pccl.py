@@ -16,7 +16,7 @@ import numpy as np
 from ..core import merkle
 from ..core.errors import CommonweightError
 from .codecs import Codec
-from .interface import Begun, Settled, Sum, Values
+from .interface import UNKNOWN, Begun, Settled, Standing, Sum, Values
 
 
 def library() -> Any:
@@ -62,7 +62,7 @@ class PcclCollective:
         """As many placeholders as there are peers."""
         return tuple(f"peer-{i}" for i in range(self._world()))
 
-    def begin(self, root: bytes) -> Begun:
+    def begin(self, root: bytes, standing: Standing = UNKNOWN) -> Begun:
         """Let pending peers in."""
         if self._comm.are_peers_pending():
             self._comm.update_topology()
@@ -92,7 +92,7 @@ class PcclCollective:
         """PCCL has none: E1517."""
         raise _missing("exchange")
 
-    def settle(self, root: bytes, snapshot: Callable[[], bytes]) -> Settled:
+    def settle(self, root: bytes, snapshot: Callable[[], bytes], standing: Standing = UNKNOWN) -> Settled:
         """PCCL's shared-state synchronisation over the snapshot, the most popular content wins."""
         p, before = self._pccl, snapshot()
         state = np.frombuffer(before, dtype=np.uint8).copy()

@@ -206,6 +206,12 @@ class Session:
                 self._say(other, Changed(self.view))
             self._advance(now)
 
+    def end(self, reason: str) -> None:
+        """The session is over for everybody."""
+        self.failed = reason
+        for name in self.view.names:
+            self._say(name, Refuse(reason))
+
     def tick(self, now: float) -> None:
         """Let time pass: silence, lag, and the end of a grace after a broken ring."""
         for name in [n for n, seen in self._seen.items() if n != self.me and now - seen > self.rules.silence]:
@@ -351,9 +357,7 @@ class Session:
     def _has_quorum(self) -> bool:
         if len(self.view.members) >= self.rules.quorum * self._base and self.me in self.view.names:
             return True
-        self.failed = f"only {len(self.view.members)} of {self._base} members are left"
-        for name in self.view.names:
-            self._say(name, Refuse(self.failed))
+        self.end(f"only {len(self.view.members)} of {self._base} members are left")
         return False
 
     def _say(self, to: str, message: Message) -> None:

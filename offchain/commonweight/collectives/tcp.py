@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..core.errors import CommonweightError, EncodingError
-from . import messages, recovery
+from . import lookout, messages, recovery
 from .codecs import Codec
-from .interface import Begun, Dropped, Settled, Sum, Values
+from .interface import UNKNOWN, Begun, Dropped, Settled, Standing, Sum, Values
 from .keeper import CONTROL, MESH, Keeper, require_answer
 from .messages import (
     BEGIN,
@@ -25,7 +26,6 @@ from .messages import (
     Leave,
     Ready,
     Recover,
-    Redirect,
     Refuse,
     Result,
     Start,
@@ -44,7 +44,8 @@ class Settings:
 
     ``advertise``: the address at which others reach this member, where it differs (port forwarding).
     ``contacts``: addresses of any members; the same list may be given to all. ``founder``: found the session when no
-    contact is in one; exactly one member should. ``replicas``: each member keeps its own state (`exchange`).
+    contact is in one and nobody holds a history; exactly one member should. ``replicas``: each member keeps its own
+    state (`exchange`).
     """
 
     host: str = "127.0.0.1"
@@ -77,8 +78,12 @@ class TcpCollective:
         self._known: tuple[tuple[str, int], ...] = ()
         self._runner = Runner(me, self._keeper, settings.stall, metric)
         self._mesh: dict[str, Link] = {}
+        self._standing = UNKNOWN
         self._pool = ThreadPoolExecutor(MOST_NEIGHBOURS, thread_name_prefix="mesh")
+        self._closed = threading.Event()
         self._keeper.start()
+        if settings.contacts:
+            threading.Thread(target=self._watch, name="lookout", daemon=True).start()
 
     # What callers use
 
@@ -97,8 +102,9 @@ class TcpCollective:
         """Where this member listens."""
         return self._keeper.address
 
-    def begin(self, root: bytes) -> Begun:
+    def begin(self, root: bytes, standing: Standing = UNKNOWN) -> Begun:
         """See `interface.Collective.begin`. The first call finds the session, or founds it."""
+        self._hold(root, standing)
         if self._me.name in self._view.names:
             self._call(BEGIN, "begin", root.hex())
             return Begun(self._view.names)
@@ -157,8 +163,9 @@ class TcpCollective:
         """(tag, message) of the newest unread message of each sender: mixing without waiting for anybody."""
         return self._keeper.mail.latest(senders)
 
-    def settle(self, root: bytes, snapshot: Callable[[], bytes]) -> Settled:
+    def settle(self, root: bytes, snapshot: Callable[[], bytes], standing: Standing = UNKNOWN) -> Settled:
         """See `interface.Collective.settle`."""
+        self._hold(root, standing)
         done = self._call(SETTLE, "settle", root.hex())
         roots = _parts(done)
         self._metric("settled", operation=done.operation, root=done.root.hex(), members=len(roots))
@@ -173,6 +180,7 @@ class TcpCollective:
 
     def close(self) -> None:
         """Leave the session and stop."""
+        self._closed.set()
         self._keeper.post(Leave(self._me.name))
         self._runner.drop()
         for link in self._mesh.values():
@@ -202,48 +210,82 @@ class TcpCollective:
             elif isinstance(answer, Refuse):
                 self._find(held)
 
+    def _hold(self, root: bytes, standing: Standing) -> None:
+        self._standing = standing
+        self._keeper.hold(root, standing.work)
+
+    def _me_seen(self) -> lookout.Seen:
+        """This member as the others see it."""
+        return lookout.Seen(self._me.name, *self.address, self._keeper.position)
+
+    def _addresses(self) -> list[tuple[str, int]]:
+        """Where others may be, this member left out."""
+        mine = (self.address, self._settings.advertise)
+        return [a for a in dict.fromkeys((*self._settings.contacts, *self._known)) if a not in mine]
+
     def _find(self, root: bytes) -> None:
-        """Ask contacts for the session until one lets this member queue; found it if that is this one's part."""
+        """Look for the session until its leader lets this member queue, or found it if that is this one's part."""
         self._forget()
-        deadline = time.monotonic() + self._settings.enter
-        contacts = dict.fromkeys((*self._settings.contacts, *self._known))
+        deadline, told = time.monotonic() + self._settings.enter, ""
         while time.monotonic() < deadline:
-            for host, port in contacts:
-                mine = (host, port) in (self.address, self._settings.advertise)
-                if not mine and self._ask(host, port, root):
+            me, seen = self._me_seen(), lookout.look(self._me, self._addresses(), self._metric)
+            leader = lookout.session(seen)
+            if leader is not None and leader.position.work >= self._standing.work:
+                why = f"{leader.name} leads a session that does not let this member in"
+                if self._ask(leader, root):
                     return
-            if self._settings.founder and not self._known:  # never beside a session that it has been in
-                self._keeper.lead(root)
-                self._keeper.post(Ready(1, BEGIN, f"begin {self._mode}", root.hex()))
-                return
-            time.sleep(0.2)
+            else:
+                # Without a history to go on from, never beside a session that it has been in.
+                founder = self._settings.founder and not self._known
+                why = lookout.hindrance(me, self._standing, founder, seen)
+                if not why:
+                    self._keeper.lead(root, lookout.alike(me, seen) if self._standing.work else 1)
+                    self._keeper.post(Ready(1, BEGIN, f"begin {self._mode}", root.hex()))
+                    return
+            if why != told:
+                self._metric("waiting", reason=why, work=self._standing.work, root=root.hex())
+                told = why
+            self._closed.wait(0.2)
         raise CommonweightError(
             "E1515",
-            f"none of {len(contacts)} contacts is in a session",
-            "start the founder, or check addresses and the token",
+            f"none of {len(self._addresses())} contacts has a session for this member: {told}",
+            "start the founder or the members waited for, or check addresses and the token",
         )
 
-    def _ask(self, host: str, port: int, root: bytes) -> bool:
-        """Whether a contact, or the leader it names, lets this member queue."""
-        for _ in range(3):
-            link = None
-            try:
-                link = dial(self._me, host, port, CONTROL, "", 2.0)
-                link.send(messages.encode(Join(self._keeper.member, root)), 2.0)
-                answer = messages.decode(link.receive(1 << 16, 5.0))
-            except (LinkError, EncodingError) as error:
-                self._metric("contact_failed", address=f"{host}:{port}", reason=error.message)
-                if link is not None:
-                    link.close()
-                return False
-            if isinstance(answer, Beat):
+    def _ask(self, leader: lookout.Seen, root: bytes) -> bool:
+        """Whether a leader lets this member queue."""
+        link = None
+        try:
+            link = dial(self._me, leader.host, leader.port, CONTROL, leader.name, 2.0)
+            link.send(messages.encode(Join(self._keeper.member, root)), 2.0)
+            if isinstance(messages.decode(link.receive(1 << 16, 5.0)), Beat):
                 self._keeper.follow(link)
                 return True
             link.close()
-            if not isinstance(answer, Redirect):
-                return False
-            host, port = answer.leader.host, answer.leader.port
+        except (LinkError, EncodingError) as error:
+            self._metric("contact_failed", address=f"{leader.host}:{leader.port}", reason=error.message)
+            if link is not None:
+                link.close()
         return False
+
+    def _watch(self) -> None:
+        """While this member leads, look for another session; give way to one that outranks it and is there twice."""
+        rival = ""
+        while not self._closed.wait(self._settings.rules.silence):
+            me = self._me_seen()
+            if not me.leads:
+                continue
+            inside = {(m.host, m.port) for m in self._keeper.view.members}
+            outside = [a for a in self._addresses() if a not in inside]
+            other = lookout.session(lookout.look(self._me, outside, no_metric)) if outside else None
+            known = {m.name for m in self._keeper.view.members}
+            if other is None or other.name in known or not other.outranks(self._me_seen()):
+                rival = ""
+            elif rival != other.name:
+                rival = other.name
+            else:
+                self._metric("gave_way", to=rival, work=other.position.work, root=other.position.root.hex())
+                self._keeper.give_way(f"{rival} leads a session whose history holds more work")
 
     def _fetch(self, offer: Recover) -> bytes:
         s = self._settings

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from ..core import merkle
 from ..core.errors import CommonweightError, EncodingError
 from .codecs import Codec
-from .interface import Begun, Dropped, Settled, Sum, Values
+from .interface import UNKNOWN, Begun, Dropped, Settled, Standing, Sum, Values
 from .messages import BLOB_LIMIT
 
 Buffer = npt.NDArray[np.uint8]
@@ -61,7 +61,7 @@ class TorchCollective:
         """Names in rank order."""
         return tuple(f"rank-{i}" for i in range(self._size))
 
-    def begin(self, root: bytes) -> Begun:
+    def begin(self, root: bytes, standing: Standing = UNKNOWN) -> Begun:
         """Check that all ranks start from the same root; raises `Dropped` where this rank's is not the first's."""
         roots = self._gather_fixed(np.frombuffer(root, dtype=np.uint8))
         if roots[0].tobytes() != root:
@@ -108,7 +108,7 @@ class TorchCollective:
         self._swap({n: np.frombuffer(m, dtype=np.uint8) for n, m in outgoing.items()}, bodies)
         return {s: b.tobytes() for s, b in bodies.items()}
 
-    def settle(self, root: bytes, snapshot: Callable[[], bytes]) -> Settled:
+    def settle(self, root: bytes, snapshot: Callable[[], bytes], standing: Standing = UNKNOWN) -> Settled:
         """See `interface.Collective.settle`; strays get the state by a broadcast of its first holder."""
         parts = [p.tobytes() for p in self._gather_fixed(np.frombuffer(root, dtype=np.uint8))]
         agreed = Counter(parts).most_common(1)[0][0]

@@ -10,7 +10,7 @@ from ..core.errors import EncodingError
 from .aggregate import Aggregator
 from .cohort import CohortWorker, ShardMissing
 from .compress import Compressor
-from .peer import Anchor, AnchorHead, Peer
+from .peer import Peer
 from .rounds import Plan, Report
 
 
@@ -29,7 +29,7 @@ class CohortPeer(Peer):
         if over:
             self.announce(0.0, 0)
 
-    def train(self, alive: set[str]) -> Report | None:
+    def train(self, alive: set[str], returning: set[str]) -> Report | None:
         """A round with everybody who is there."""
         names = tuple(sorted(alive))
         if self.worker is None:
@@ -45,8 +45,7 @@ class CohortPeer(Peer):
             self.worker.abandon()
             self.observe("lost_round", round=self.round, reason=error.message)
             return None
-        head = AnchorHead(self.round + 1, self.anchor.head.number + 1, names)
-        self.anchor = Anchor(head, self.worker.version)
-        if head.round % self.plan.epoch == 0:
+        self.anchor = self.anchor.next(self.round + 1, names, self.worker.version)
+        if self.anchor.head.round % self.plan.epoch == 0:
             self.announce(0.0, 0)
         return report

@@ -2,14 +2,16 @@
 
 Neighbours exchange compressed differences to public copies (CHOCO-SGD, arXiv 1902.00340): everyone who hears node j
 keeps the same copy of j's trained state, and a message moves that copy towards the truth, so the codec's error is made
-up by the next message. A neighbour that was away is sent the differences it missed together with the next one, so that
-it can mix at once. The mixing step is `mixing`'s. Two defences: a guard drops messages far longer than the others
+up by the next message. A neighbour that was away is first sent the differences it missed: it takes the mixing steps of
+those rounds, without training of its own, and then trains from where the others are. The mixing step is `mixing`'s. Two
+defences: a guard drops messages far longer than the others
 (sign flips against difference coding amplify themselves), and differences may be clipped (ClippedGossip, arXiv
 2202.01545).
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ GUARD = 5  # median norms
 MOST_MISSED = 7  # differences kept for a neighbour that is away; after more of them it gets the whole copy
 WANT_FULL, IS_FULL = 1, 2
 _HEAD = struct.Struct("<B8s")
+_ROUND = struct.Struct("<I")
 
 
 def norms(rows: list[Int64]) -> list[int]:
@@ -76,7 +79,8 @@ class GossipWorker:
         common = version.weights.astype(np.int64)
         self.public: dict[int, Int64] = dict.fromkeys((index, *topology.links[index]), common)
         self._asked: set[int] = set()  # who asked for our full copy
-        self._missed: dict[int, list[bytes]] = {}  # differences that a neighbour was not there to hear
+        # Differences that a neighbour was not there to hear, each behind its round.
+        self._missed: dict[int, list[bytes]] = {}
 
     def forget(self, members: Collection[int]) -> None:
         """Copies of these nodes are not to be trusted any more; they are asked for in the next round."""
@@ -84,25 +88,65 @@ class GossipWorker:
             self.public.pop(j, None)
 
     def round(self, plan: Plan) -> Round:
-        """Train, exchange with neighbours, mix. A neighbour that is silent or unusable counts as agreeing."""
+        """Catch up, train, exchange with neighbours, mix. One that is silent or unusable counts as agreeing."""
+        neighbours = self.topology.neighbours(self.index, plan.members)
+        arrived = yield self._owed(plan, neighbours)
+        if self.index in plan.returning:
+            self._catch_up(arrived, plan)
         result = self.inner.run(outer.weights_of(self.version, self.rule), plan.steps, plan.progress)
         delta = outer.pseudo_gradient(self.version, result.trained, self.rule)
         trained = self.version.weights - delta
-        neighbours = self.topology.neighbours(self.index, plan.members)
-        outgoing = self._speak(trained, neighbours)
-        arrived = yield outgoing
+        arrived = yield self._speak(trained, neighbours, plan.round)
         dropped = self._listen(arrived, neighbours)
         states = {
             j: self.public[j] for j in neighbours if j in self.public and j in arrived and j not in dropped
         }
         row, denominator = self.topology.integer_row(self.index, plan.members)
         if self.clip:
-            states = self._clipped(states)
+            states = self._clipped(states, self.public[self.index])
         pull = mixing.pull(self.public[self.index], states, row, denominator)
         self.version = fixed.outer_step(self.version, delta - pull, self.rule)
         return Report(result.tokens, result.loss, self.version.root, tuple(sorted(dropped)))
 
-    def _speak(self, trained: Int64, neighbours: tuple[int, ...]) -> dict[int, bytes]:
+    def _owed(self, plan: Plan, neighbours: tuple[int, ...]) -> dict[int, bytes]:
+        """Between a member that returns and its neighbours: the differences missed, or nothing but a sign of life."""
+        concerned = neighbours if self.index in plan.returning else set(neighbours) & set(plan.returning)
+        return {j: b"".join(self._missed.pop(j, [])) for j in concerned}
+
+    def _catch_up(self, arrived: Messages, plan: Plan) -> None:
+        """Hear what was missed, round by round, and take each round's mixing step without having trained."""
+        missed: dict[int, dict[int, bytes]] = {}
+        for j, letter in arrived.items():
+            if j in self.public:
+                for number, payload in self._split(letter, plan.round).items():
+                    missed.setdefault(number, {})[j] = payload
+        for _, payloads in sorted(missed.items()):
+            heard = {}
+            for j, payload in payloads.items():
+                with contextlib.suppress(EncodingError):
+                    heard[j] = self._moved(j, payload)
+            far = self._far(heard) if self.guard else set()
+            for j in set(heard) - far:
+                self.public[j] = heard[j].lanes
+            states = {j: self.public[j] for j in sorted(set(heard) - far)}
+            row, denominator = self.topology.integer_row(self.index, tuple(sorted({self.index, *payloads})))
+            own = self.version.weights.astype(np.int64)
+            if self.clip:
+                states = self._clipped(states, own)
+            self.version = fixed.outer_step(
+                self.version, -mixing.pull(own, states, row, denominator), self.rule
+            )
+
+    def _split(self, letter: bytes, before: int) -> dict[int, bytes]:
+        """A letter's differences by round, at most `MOST_MISSED` of rounds ``before`` this one; of junk, none."""
+        size = _ROUND.size + self.compressor.codec.size(self.version.weights.size)
+        if len(letter) % size or len(letter) > MOST_MISSED * size:
+            return {}
+        pieces = [letter[at : at + size] for at in range(0, len(letter), size)]
+        out = {_ROUND.unpack_from(piece)[0]: piece[_ROUND.size :] for piece in pieces}
+        return out if len(out) == len(pieces) and max(out, default=-1) < before else {}
+
+    def _speak(self, trained: Int64, neighbours: tuple[int, ...], round_: int) -> dict[int, bytes]:
         """Move the own public copy by one encoded difference; neighbours who asked get the whole copy."""
         own = self.public[self.index]
         payload = self.compressor.encode(self.tamper(trained - own))
@@ -115,17 +159,16 @@ class GossipWorker:
                 whole = whole or own.astype("<i4").tobytes()
                 out[j] = _HEAD.pack(want | IS_FULL, mark) + whole
             else:
-                out[j] = _HEAD.pack(want, mark) + b"".join(self._missed.get(j, [])) + payload
-            self._missed.pop(j, None)
+                out[j] = _HEAD.pack(want, mark) + payload
         self._asked.difference_update(out)
         for j in set(self.topology.links[self.index]) - set(neighbours):
-            self._miss(j, payload)
+            self._miss(j, _ROUND.pack(round_) + payload)
         return out
 
-    def _miss(self, j: int, payload: bytes) -> None:
+    def _miss(self, j: int, entry: bytes) -> None:
         """Remember for a neighbour that is away what it cannot hear now."""
         owed = self._missed.setdefault(j, [])
-        owed.append(payload)
+        owed.append(entry)
         if len(owed) > MOST_MISSED or j in self._asked:
             del self._missed[j]
             self._asked.add(j)
@@ -172,19 +215,19 @@ class GossipWorker:
             return Copy(lanes, lanes - self.public.get(j, self.public[self.index]), mark)
         if j not in self.public:
             raise EncodingError(f"neighbour {j} sent a difference to a copy not held here")
-        size = self.compressor.codec.size(count)
-        if not size <= len(body) <= (MOST_MISSED + 1) * size or len(body) % size:
-            raise EncodingError(f"{len(body)} bytes are not one to {MOST_MISSED + 1} differences of {size}")
-        lanes = self.public[j]
-        for at in range(0, len(body), size):
-            lanes = np.clip(lanes + self.compressor.decode(body[at : at + size], count), -(2**31), 2**31 - 1)
-        return Copy(lanes, lanes - self.public[j], mark)
+        copy = self._moved(j, body)
+        return Copy(copy.lanes, copy.move, mark)
 
-    def _clipped(self, states: dict[int, Int64]) -> dict[int, Int64]:
+    def _moved(self, j: int, payload: bytes) -> Copy:
+        """The copy of ``j`` after one difference."""
+        lanes = self.public[j] + self.compressor.decode(payload, self.version.weights.size)
+        lanes = np.clip(lanes, -(2**31), 2**31 - 1)
+        return Copy(lanes, lanes - self.public[j], b"")
+
+    def _clipped(self, states: dict[int, Int64], own: Int64) -> dict[int, Int64]:
         """Neighbours' states, drawn towards the own one until no difference is longer than the median one."""
         if len(states) < 3:
             return states
-        own = self.public[self.index]
         gaps = {j: np.clip(state - own, -LIMIT, LIMIT) for j, state in states.items()}
         sizes = dict(zip(gaps, norms(list(gaps.values())), strict=True))
         middle = sorted(sizes.values())[(len(sizes) - 1) // 2]

@@ -12,7 +12,7 @@ from ..collectives.codecs import codec
 from ..core.fixed import ModelVersion
 from .compress import Compressor
 from .gossip import GossipWorker
-from .peer import Anchor, AnchorHead, Peer
+from .peer import Peer
 from .rounds import Int64, Plan, Report
 from .topology import Topology, build
 
@@ -59,20 +59,21 @@ class GossipPeer(Peer):
         moved = np.rint(total.values.astype(np.float64) / (share * unit)).astype(np.int64)
         weights, momentum = np.split(moved, 2)
         version = ModelVersion(_move(base.weights, weights), _move(base.momentum, momentum))
-        head = AnchorHead(self.round, self.anchor.head.number + 1, tuple(sorted(total.members)))
-        self.anchor = Anchor(head, version)
+        self.anchor = self.anchor.next(self.round, tuple(sorted(total.members)), version)
         distance = _distance(mine, version) if self.trained else 0.0
         self.trained = False
         self.restart()
         self.announce(distance, total.sent_bytes)
 
-    def train(self, alive: set[str]) -> Report | None:
+    def train(self, alive: set[str], returning: set[str]) -> Report | None:
         """A round with the neighbours that are there."""
         if self.worker is None:
             return None
         names = self.anchor.head.members
         members = tuple(i for i, name in enumerate(names) if name in alive)
-        report = self.drive(self.worker.round(Plan(self.round, members, self.plan.steps, self.span())), names)
+        back = tuple(i for i in members if names[i] in returning)
+        plan = Plan(self.round, members, self.plan.steps, self.span(), back)
+        report = self.drive(self.worker.round(plan), names)
         self.trained = True
         return report
 

@@ -22,12 +22,14 @@ MAX_TOKENS = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One round as everybody knows it: members ascending, this worker's inner steps, its stretch of the schedule."""
+    """One round as everybody knows it: members ascending, this worker's inner steps, its stretch of the schedule, and
+    which members were away in the round before."""
 
     round: int
     members: tuple[int, ...]
     steps: int
     progress: tuple[float, float] = (0.0, 1.0)
+    returning: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

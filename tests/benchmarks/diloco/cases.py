@@ -133,13 +133,14 @@ def _rounds(case: Case, world: World) -> dict[str, Any]:
         for i in sorted(behind & set(members)):
             if case.kind == "cohort":
                 recover(workers, next(j for j in members if j not in behind), i, traffic)
+        returning = tuple(sorted(behind & set(members)))
         behind = (behind - set(members)) | (set(range(WORKERS)) - set(members))
         if case.joiner and r == rounds // 2:
             workers[WORKERS - 1].inner.reset()
         each, time_ = paced_round(case.pace, speeds, r, steps) if case.pace else ([steps] * WORKERS, steps)
         ticks += time_
         span = (r / rounds, (r + 1) / rounds)
-        plans = {i: Plan(r, members, each[i], span) for i in members}
+        plans = {i: Plan(r, members, each[i], span, returning) for i in members}
         if case.kind == "isolated":
             _alone(workers, plans)
             tokens += sum(each)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import socket
 import threading
 import time
 from pathlib import Path
@@ -20,7 +18,7 @@ from ...diloco import outer
 from ...diloco.cohort_peer import CohortPeer
 from ...diloco.gossip_peer import GossipPeer
 from ...diloco.local import InnerLoop, InnerSpec, Text
-from ...diloco.peer import Anchor, SwarmPlan
+from ...diloco.peer import NO_SESSION, Anchor, SwarmPlan
 from ...models import initial_parameters, pin
 from ...tasks.data import load
 from .plan import STOP, TOKEN, LocalSwarm
@@ -36,9 +34,6 @@ def follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="follow-parent", daemon=True).start()
-
-
-NO_SESSION = "E1515"  # nobody answered for as long as a member looks
 
 
 class Log:
@@ -69,41 +64,22 @@ def run_member(folder: Path, name: str) -> None:
     start = resume(kept, version, log)
     credentials = Credentials(name, (folder / TOKEN).read_text(encoding="ascii").encode())
     kind = CohortPeer if swarm.mode == "cohort" else GossipPeer
-    founder = name == swarm.members[0][0]
-
-    def take_part(founds: bool) -> ModelVersion:
-        collective = TcpCollective(credentials, settings(swarm, name, founds), log)
-        try:
-            return kind(collective, inner, start, plan, log, (folder / STOP).exists, Keeper(kept)).run()
-        finally:
-            collective.close()
-
-    final, founds = None, founder and lives == 0
-    while final is None:
-        try:
-            final = take_part(founds)
-        except CommonweightError as error:
-            if error.code == NO_SESSION and (folder / STOP).exists():
-                log("too_late")
-                return
-            if error.code != NO_SESSION or not founder:
-                raise
-            # A founder that comes back founds only when nobody is there: a second session would split the swarm.
-            founds = not anybody(swarm, name)
+    collective = TcpCollective(credentials, settings(swarm, name), log)
+    try:
+        final = kind(collective, inner, start, plan, log, (folder / STOP).exists, Keeper(kept, start)).run()
+    except CommonweightError as error:
+        if error.code == NO_SESSION and (folder / STOP).exists():
+            log("too_late")
+            return
+        raise
+    finally:
+        collective.close()
     log("finished", model=final.root.hex(), loss=inner.text.loss(outer.weights_of(final, plan.rule)))
 
 
-def anybody(swarm: LocalSwarm, name: str) -> bool:
-    """Whether any other member's process accepts connections, in a session or not."""
-    for other, port in swarm.members:
-        if other != name:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2.0):
-                return True
-    return False
-
-
-def settings(swarm: LocalSwarm, name: str, founder: bool) -> Settings:
+def settings(swarm: LocalSwarm, name: str) -> Settings:
     """Where this member listens, whom it asks, and when others are given up."""
+    founder = name == swarm.members[0][0]
     return Settings(
         port=dict(swarm.members)[name],
         contacts=tuple(("127.0.0.1", port) for other, port in swarm.members if other != name),
@@ -127,17 +103,20 @@ def resume(kept: Path, version: ModelVersion, log: Log) -> Anchor:
 
 
 class Keeper:
-    """Writes each new anchor beside the old one and puts it in its place."""
+    """Writes each new anchor beside the old one and puts it in its place; that of a history that is left, aside."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._root = path, b""
+    def __init__(self, path: Path, start: Anchor) -> None:
+        self._path, self._last, self._written = path, start, False
 
     def __call__(self, anchor: Anchor) -> None:
-        if anchor.root != self._root:
-            partial = self._path.with_suffix(".partial")
-            partial.write_bytes(anchor.encode())
-            partial.replace(self._path)
-            self._root = anchor.root
+        if self._written and anchor.root == self._last.root:
+            return
+        if not self._last.leads_to(anchor):
+            self._path.with_suffix(".left").write_bytes(self._last.encode())
+        partial = self._path.with_suffix(".partial")
+        partial.write_bytes(anchor.encode())
+        partial.replace(self._path)
+        self._last, self._written = anchor, True
 
 
 def build(swarm: LocalSwarm, name: str, lives: int) -> tuple[InnerLoop, ModelVersion, SwarmPlan]:
