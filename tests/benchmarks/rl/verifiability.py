@@ -179,8 +179,8 @@ def run() -> Row:
     return {
         "trainer": [
             trainer(29, 96, 3, 256, 32, 64, 16, 15),
-            trainer(29, 96, 3, 256, 256, 64, 16, 7),
-            trainer(32_000, 512, 6, 1376, 32, 12, 128, 2),
+            trainer(29, 96, 3, 256, 256, 64, 16, 15),
+            trainer(32_000, 512, 6, 1376, 32, 12, 128, 3),
         ],
         "validators": validators(looked["microseconds_per_trajectory"]),
         "looking_through": looked,
