@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -45,13 +46,23 @@ def weights(arch: Architecture, scale: float = 0.05) -> torch.Tensor:
 
 def interleaved(sides: dict[str, Callable[[], Any]], rounds: int = 3) -> dict[str, float]:
     """Least CPU seconds of each side, measured in turns so that a loaded machine harms all alike."""
-    best = dict.fromkeys(sides, float("inf"))
+    return {name: min(taken) for name, taken in in_turns(sides, rounds).items()}
+
+
+def in_turns(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of each side in each round."""
+    taken: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
             begun = time.process_time()
             run()
-            best[name] = min(best[name], time.process_time() - begun)
-    return best
+            taken[name].append(time.process_time() - begun)
+    return taken
+
+
+def median_ratio(ours: list[float], other: list[float]) -> float:
+    """Of neighbouring runs: a machine whose speed drifts by a third hides a difference of some percent otherwise."""
+    return median(a / b for a, b in zip(ours, other, strict=True))
 
 
 def transformers() -> Any:

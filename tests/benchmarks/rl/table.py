@@ -119,6 +119,7 @@ def _trainer(found: Found) -> Row:
         "ours": extra,
         "peer": "the same engine, sampling by torch.multinomial, without proofs",
         "ratio": [round(1 + x, 4) for x in extra],
+        "by_best_of_all": [row["extra_cost_by_best_of_all"] for row in rows],
         "share_of_all_sampling_and_proofs": [row["share_of_sampling_and_proofs"] for row in rows],
         "sizes": [
             {key: row[key] for key in ("vocabulary", "parameters", "batch", "new_tokens")} for row in rows
