@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -143,28 +145,28 @@ def share(data: bytes) -> None:
         _split(data)
 
 
-def chain(data: bytes) -> None:
-    """What an untrusted chain node answers: results of calls, events and reverts of every contract."""
+@lru_cache(maxsize=1)
+def _contracts() -> tuple[list[Any], Any]:
     from commonweight.chain.interface import Errors, Interface, load_abi
 
-    if not INTERFACES:
-        INTERFACES.extend(Interface(n, load_abi(n)) for n in ("Tasks", "Panel", "Court", "Vault"))
-    at = INTERFACES[data[0] % len(INTERFACES)] if data else INTERFACES[0]
-    body = data[2:]
-    functions = [e for e in at.abi if e["type"] == "function"]
-    events = list(at._topics)
-    pick = data[1] if len(data) > 1 else 0
+    found = [Interface(name, load_abi(name)) for name in ("Tasks", "Panel", "Court", "Vault")]
+    functions = [[e for e in one.abi if e["type"] == "function"] for one in found]
+    return list(zip(found, functions, [list(one._topics) for one in found], strict=True)), Errors(found)
+
+
+def chain(data: bytes) -> None:
+    """What an untrusted chain node answers: results of calls, events and reverts of four contracts."""
+    contracts, errors = _contracts()
+    at, functions, events = contracts[data[0] % len(contracts) if data else 0]
+    pick, body = data[1] if len(data) > 1 else 0, data[2:]
     entry = functions[pick % len(functions)]
-    for attempt in (  # a ValueError is what callers turn into a refusal of the node
-        lambda: at.decode_result(entry["name"], len(entry["inputs"]), body),
-        lambda: at.decode_event([events[pick % len(events)], body[:32].ljust(32, b"\x00")], body[32:]),
-        lambda: Errors(INTERFACES).decode(body),
-    ):
-        with suppress(ValueError):
-            attempt()
+    errors.decode(body)
+    with suppress(ValueError):  # what callers turn into a refusal of the node
+        at.decode_result(entry["name"], len(entry["inputs"]), body)
+    with suppress(ValueError):
+        at.decode_event([events[pick % len(events)], body[:32].ljust(32, b"\x00")], body[32:])
 
 
-INTERFACES: list = []  # type: ignore[type-arg]
 PEERS: tuple[Callable[[bytes], None], ...] = (
     mix_leaf,
     anchor,

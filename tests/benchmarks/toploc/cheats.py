@@ -127,7 +127,7 @@ def refuse() -> None:
     text = data.load(DataSpec(max_bytes=400_000), Path())
     model = ModelSpec(dim=32, layers=2, heads=2, hidden=64, context=32)
     setting = Setting(model, TrainingSpec(batch=8), "rl", "bf16")
-    rows = steps.measure(setting, initial_parameters(model).numpy(), text, 50, ages=(100,), elsewhere=False)
+    rows = steps.measure(setting, initial_parameters(model).numpy(), text, 50, ages=AGES, elsewhere=False)
     found = steps.separation(rows)
     save("refused_50_bf16_rl", asdict(found))
     print(judge("50 bf16 RL steps: margin (refused below)", found.local, LEAST_MARGIN, at_least=False))
