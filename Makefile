@@ -93,7 +93,9 @@ faults-diloco: setup ## kill -9 a member of a swarm every 10 s over 10 minutes (
 # TOPLOC: figures beside the published package, and fuzzing
 
 RUNS ?= 200000
-TARGETS ?= header meta leaves spec task_file evidence update manifest opening proofs package_face sketch state
+TARGETS ?= header meta leaves spec task_file evidence update manifest opening proofs package_face sketch state \
+	mix_leaf anchor gram message wire feedback version_record rumours authorization place bundle trajectories completion \
+	share chain
 SITE = $(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")
 
 bench-toploc: setup build/bench-venv/toploc ## measure verification beside toploc 0.1.6 (ARGS="parity speed cost ...")

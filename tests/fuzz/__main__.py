@@ -18,7 +18,7 @@ from typing import Any
 import atheris
 
 BASE_MB = {False: 0, True: 512}
-"""torch and the fuzzer's own tables are in memory before the first input."""
+"""By whether a target loads large libraries: those are in memory before the first input."""
 REPORT = Path("build/fuzz/report.json")
 SECONDS = 1.0
 NOTE_EVERY = 20_000
@@ -38,7 +38,7 @@ def main() -> None:
     os.environ.setdefault("COMMONWEIGHT_NUMBA", "on")
     with atheris.instrument_imports(include=["commonweight", "tests.fuzz"]):
         from tests.fuzz.seeds import seeds
-        from tests.fuzz.targets import NEED_TORCH, TARGETS, run
+        from tests.fuzz.targets import SMALL, TARGETS, run
     folder = Path("build/fuzz") / name
     (folder / "corpus").mkdir(parents=True, exist_ok=True)
     for i, seed in enumerate(seeds()[name]):
@@ -68,7 +68,7 @@ def main() -> None:
         "-timeout=60",
         "-max_len=4096",
         "-malloc_limit_mb=512",
-        f"-rss_limit_mb={512 + BASE_MB[name in NEED_TORCH]}",
+        f"-rss_limit_mb={512 + BASE_MB[name not in SMALL]}",
         f"-artifact_prefix={folder}/",
         "-print_final_stats=0",
         "-verbosity=0",

@@ -10,6 +10,7 @@ from commonweight.core.verdict import Count, Evidence, Measure
 from commonweight.core.works import Header, Meta, StepLeaf, TrajectoryLeaf, pack
 from commonweight.shardcast.manifest import Manifest
 
+from .peers import peer_seeds
 from .targets import COUNT
 
 B = bytes(range(32))
@@ -70,4 +71,5 @@ def seeds() -> dict[str, list[bytes]]:
         "package_face": [2 * (b"\xff\xd9" + bytes(range(32)))],
         "sketch": [np.arange(384, dtype="<f4").tobytes()],
         "state": [np.zeros(3 * 256, dtype="<f4").tobytes()],
+        **peer_seeds(),
     }

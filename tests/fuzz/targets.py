@@ -15,15 +15,11 @@ from commonweight.core.verdict import Evidence
 from commonweight.core.works import Header, Meta, StepLeaf, TrajectoryLeaf, unpack
 from commonweight.shardcast.manifest import Manifest
 
+from .peers import PEERS, same
+
 Target = Callable[[bytes], None]
 COUNT = 200
 """Weights of the model whose states and updates are decoded: one leaf each, so that an execution is short."""
-
-
-def same(got: bytes, data: bytes) -> None:
-    """A decoder accepts one encoding of everything."""
-    if got != data:
-        raise AssertionError("what was decoded encodes to other bytes")
 
 
 def header(data: bytes) -> None:
@@ -141,9 +137,22 @@ TARGETS: dict[str, Target] = {
         package_face,
         sketch,
         state,
+        *PEERS,
     )
 }
-NEED_TORCH = {"proofs", "package_face", "sketch", "state"}
+SMALL = {
+    "header",
+    "meta",
+    "leaves",
+    "spec",
+    "task_file",
+    "evidence",
+    "update",
+    "manifest",
+    "opening",
+    "message",
+}
+"""Targets that load no torch and none of the other large libraries."""
 
 
 def run(target: Target, data: bytes) -> None:

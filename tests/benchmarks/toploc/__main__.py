@@ -19,6 +19,7 @@ def main() -> None:
         "sampling": forgeries.sample_check,
         "forgeries": forgeries.forgeries,
         "cheats": cheats.cheats,
+        "heldout": cheats.heldout,
         "refuse": cheats.refuse,
         "plot": cheats.redraw,
     }

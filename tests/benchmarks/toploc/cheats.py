@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from .table import table, write
 MODEL = ModelSpec(dim=64, layers=2, heads=4, hidden=172, context=64)
 TRAINING = TrainingSpec(batch=16)
 AGES = (20, 100)
+SEEDS = (101, 102, 103)
 LOSSES = ("supervised", "rl")
 LEAST = {"f32": 100.0, "bf16": 10.0}
 PLOT = Path("docs/verification.svg")
@@ -77,6 +79,46 @@ def _saved() -> list[dict[str, Any]]:
     return [rows[key] for key in keys if key in rows]
 
 
+def heldout() -> None:
+    """Tolerances and margins on models and text that had no say in them: other initial weights, the other half of text.
+
+    Each setting's tolerance is that of `cheats`, saved before; CHEATS names settings as there.
+    """
+    pin()
+    text = data.load(DataSpec(max_bytes=800_000), Path())[400_000:]
+    saved = {(r["loss"], r["arithmetic"], r["length"]): r for r in _saved()}
+    words = set(os.environ.get("CHEATS", "").split())
+    for setting in _settings(words):
+        for length in (1, 10):
+            before = saved.get((setting.loss, setting.arithmetic, length))
+            if before is None:
+                sys.exit(
+                    f"no tolerance of {setting.loss} {setting.arithmetic} c={length} is saved: run cheats first"
+                )
+            _held_out(setting, length, before["tolerance"], text)
+
+
+def _held_out(setting: Setting, length: int, tolerance: float, text: bytes) -> None:
+    found = []
+    for seed in SEEDS:
+        weights = initial_parameters(replace(MODEL, seed=seed)).numpy()
+        rows = steps.measure(setting, weights, text, length, ages=AGES, elsewhere=False)
+        own = steps.separation(rows)
+        rejected = sum(r.distance > tolerance for r in rows if r.sort == "honest")
+        missed = sorted({r.name for r in rows if r.sort == "saves" and r.distance <= tolerance})
+        found.append(
+            asdict(own) | {"seed": seed, "margin": own.margin, "rejected": rejected, "missed": missed}
+        )
+    key = f"heldout_{setting.loss}_{setting.arithmetic}_{length}"
+    save(key, {"tolerance": tolerance, "seeds": found})
+    name = f"held out, {setting.loss} {setting.arithmetic} c={length}, {len(SEEDS)} models"
+    least = min(f["local"] for f in found)
+    print(judge(f"{name}: least margin at one age", least, LEAST[setting.arithmetic]), flush=True)
+    print(f"       over both ages {min(f['margin'] for f in found):.3g}; tolerance {tolerance:.2g}")
+    print(judge("  honest machines rejected", sum(f["rejected"] for f in found), 0, at_least=False))
+    print(judge("  cheats missed", sum(len(f["missed"]) for f in found), 0, at_least=False))
+
+
 def refuse() -> None:
     """`commonweight calibrate` on 50 bf16 steps of the policy gradient in one segment: no tolerance can separate."""
     from commonweight.cli.calibrate import LEAST_MARGIN
@@ -85,7 +127,7 @@ def refuse() -> None:
     text = data.load(DataSpec(max_bytes=400_000), Path())
     model = ModelSpec(dim=32, layers=2, heads=2, hidden=64, context=32)
     setting = Setting(model, TrainingSpec(batch=8), "rl", "bf16")
-    rows = steps.measure(setting, initial_parameters(model).numpy(), text, 50, ages=(100,), elsewhere=False)
+    rows = steps.measure(setting, initial_parameters(model).numpy(), text, 50, ages=AGES, elsewhere=False)
     found = steps.separation(rows)
     save("refused_50_bf16_rl", asdict(found))
     print(judge("50 bf16 RL steps: margin (refused below)", found.local, LEAST_MARGIN, at_least=False))
