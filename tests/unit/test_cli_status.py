@@ -70,3 +70,10 @@ def test_an_owner_of_several_seats_is_named_by_all_of_them(capsys: pytest.Captur
     said = capsys.readouterr().out
     assert "seats 1, 13" in said
     assert "…" not in said
+
+
+def test_a_seat_earned_under_a_task_only_what_its_polls_paid() -> None:
+    state, task = busy_task()
+    state.polls[1].settled[1] = (7, 0)
+    state.polls[99] = Poll(99, b"a" * 20, 100, 300, 400, 3, 1, 12, 5, (1,), settled={1: (1000, 0)})
+    assert view.earned(state, task, OWNERS[0]) == 7

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
 class Metrics:
-    """Append-only ``metrics.jsonl``; safe to use from several threads."""
+    """Append-only ``metrics.jsonl``; safe to use from several threads. ``listen`` is told every record too."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, listen: Callable[[str, dict[str, Any]], None] = lambda event, fields: None
+    ) -> None:
         self.path = path
+        self._listen = listen
         self._lock = threading.Lock()
 
     def write(self, event: str, **fields: Any) -> None:
@@ -23,6 +26,7 @@ class Metrics:
         line = json.dumps({"time": round(time.time(), 3), "event": event, **fields}, default=_plain)
         with self._lock, self.path.open("a") as out:
             out.write(line + "\n")
+        self._listen(event, fields)
 
     @contextmanager
     def timed(self, event: str, **fields: Any) -> Iterator[dict[str, Any]]:

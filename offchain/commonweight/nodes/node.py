@@ -40,6 +40,7 @@ from .leasing import lease_of, place_of, with_rollouts
 from .lineage import Lineage
 from .metrics import Metrics
 from .replicas import Replicas
+from .story import own_line
 
 log = logging.getLogger("commonweight.node")
 TRANSIENT = ("E1203", "E1206")
@@ -81,6 +82,8 @@ class Kit:
     metrics: Metrics
     state: State
     book: VersionBook
+    say: Callable[[str], None]
+    """Tells the operator what the node does, a line at a time."""
 
 
 class Node:
@@ -179,6 +182,7 @@ class Node:
     def follow(self, head: Head | None = None) -> None:
         """Fold what is new on the chain; a reorg folds everything again."""
         head = head or self.kit.chain.head()
+        caught_up = self.block > 0  # what happened before this process is not news
         self.now, self.block = head.timestamp, head.number
         try:
             events = self.kit.follower.poll(head)
@@ -186,8 +190,14 @@ class Node:
             # Also when reading on failed: what was cut off must not stay in the state.
             if self.kit.follower.rewound:
                 self._fold_anew()
-        if not self.kit.follower.rewound:
-            fold(events, self.state)
+        if self.kit.follower.rewound:
+            return
+        for event in events:
+            fold([event], self.state)
+            ours = event.args.get("task", self.settings.task) == self.settings.task
+            told = own_line(event, self.me, self.state) if caught_up and ours else None
+            if told:
+                self.kit.say(told)
 
     def _fold_anew(self) -> None:
         """After a reorg: the state is the fold of what is left, kept in the same object for those who hold it."""
@@ -340,7 +350,9 @@ class Node:
         approval = self.kit.sender.effect("approve")
         if approval is not None and approval.ok:
             count = self.state.deposits.get(self.me, 0)
-            self.call(f"deposit:{count}", "Vault", "deposit", needed - free)
+            # Two duties may lack money at once: the second asks again when the first one's deposit is there.
+            if not any(e.effect_id.startswith(f"deposit:{count}:") for e in self.kit.sender.pending()):
+                self.call(f"deposit:{count}:{needed - free}", "Vault", "deposit", needed - free)
         return False
 
     def announce(self) -> None:

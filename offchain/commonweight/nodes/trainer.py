@@ -161,7 +161,9 @@ class Trainer(Node):
         with self.kit.metrics.timed("train", task=task.id, round=round_.index, slot=work.slot) as extra:
             extra |= {"rollout": lease.rollout, "sources": len(lease.sources)}
             lease = self._carrying(task, spec, lease)
-            product = train(spec, data, base, lease, blinding=blinding, checkpoint=self._checkpoint(key))
+            product = train(
+                spec, data, base, lease, blinding=blinding, checkpoint=self._checkpoint(key, spec)
+            )
             decoy = self._is_decoy(task, round_, work)
             if decoy is not None:
                 product = decoy_of(product, decoy)
@@ -210,8 +212,8 @@ class Trainer(Node):
         for name in self.kit.journal.entries(f"segment:{key}:"):
             self.kit.journal.delete(name)
 
-    def _checkpoint(self, key: str) -> Any:
-        return StoreCheckpoint(self.kit, key)
+    def _checkpoint(self, key: str, spec: Spec) -> Any:
+        return StoreCheckpoint(self.kit, key, task_kind(spec.kind).units(spec))
 
     def do_publish(self, task: int, index: int, slot: int) -> None:
         """Serve the work's artifacts from the moment the poll is open: nobody could copy them before."""
@@ -265,14 +267,17 @@ def _nth(name: str, nth: int) -> str:
 class StoreCheckpoint:
     """Where a kind's `train` saves each finished segment, and finds it again after a crash."""
 
-    def __init__(self, kit: Kit, key: str) -> None:
+    def __init__(self, kit: Kit, key: str, units: int) -> None:
         self._kit = kit
+        self._place = dict(zip(("task", "round", "slot"), map(int, key.split(":")), strict=True))
+        self._units = units
         self._prefix = f"segment:{key}:"
 
     def save(self, index: int, state: bytes, record: bytes) -> None:
         """Keep the state after segment ``index`` and its record."""
         root = self._kit.store.put(state, published=False)
         self._kit.journal.put(f"{self._prefix}{index:04d}", root + record)
+        self._kit.metrics.write("segment", **self._place, done=index + 1, of=self._units)
 
     def load(self) -> list[tuple[bytes, bytes]]:
         """(state, record) of the finished segments, in order."""

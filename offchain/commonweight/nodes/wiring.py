@@ -6,10 +6,12 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from eth_account.signers.local import LocalAccount
 
@@ -39,6 +41,7 @@ from .metrics import Metrics
 from .neighbours import Neighbours
 from .node import Kit, Node, Settings
 from .publisher import Publisher, Relay
+from .story import record_line
 from .trainer import Trainer
 from .validator import Validator
 
@@ -108,7 +111,7 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
     ):
         store = Store(config.home / "store", config.store_bytes, task=config.task or None)
         state = State()
-        metrics = Metrics(config.home / "metrics.jsonl")
+        metrics = Metrics(config.home / "metrics.jsonl", _tell)
         policy = AddressPolicy(chain.chain_id in LOCAL_CHAINS)
         domain = Domain(chain.chain_id, chain.addresses["Tasks"])
         book = VersionBook(store.folder / "versions")
@@ -127,7 +130,9 @@ def open_node(config: NodeConfig) -> Iterator[Node]:
                 allow_private=chain.chain_id in LOCAL_CHAINS,
                 holders=neighbours.holders,
             )
-            kit = Kit(chain, Follower(chain), sender, journal, store, server, library, metrics, state, book)
+            kit = Kit(
+                chain, Follower(chain), sender, journal, store, server, library, metrics, state, book, _say
+            )
             settings = Settings(
                 home=config.home,
                 task=config.task,
@@ -165,6 +170,16 @@ def _require_gas(chain: Chain, account: LocalAccount) -> None:
             f"{account.address} has no ether for gas on chain {chain.chain_id}",
             f"send it some, or on a devnet run `commonweight devnet faucet {account.address}`",
         )
+
+
+def _say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
+
+
+def _tell(event: str, fields: dict[str, Any]) -> None:
+    line = record_line(event, fields)
+    if line:
+        _say(line)
 
 
 def _log_to(home: Path) -> None:

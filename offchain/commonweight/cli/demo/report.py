@@ -15,9 +15,9 @@ from rich.table import Table
 
 from ...core.state import State, Task, WorkState
 from ...nodes import metrics
+from ...nodes.story import tokens
 from . import rules
 from .spectator import Spectator
-from .story import tokens
 from .view import spark
 from .world import DemoPlan, Participant, World
 

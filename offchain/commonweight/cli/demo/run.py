@@ -114,11 +114,5 @@ def _watch(
         view.show(spectator.state, task, head.timestamp, head.number, spectator.losses(task) if task else [])
         if task is not None and until(task):
             return task
-        for who in world.failed():
-            tail = (who.home / "process.log").read_text(errors="replace").strip().splitlines()[-3:]
-            raise CommonweightError("E1905", f"{who.name} stopped with an error: {' | '.join(tail)}")
-        if time.monotonic() > deadline:
-            raise CommonweightError(
-                "E1905", f"the demo did not get on within {limit:.0f} s", "see the logs of the run"
-            )
+        world.guard(deadline, limit)
         time.sleep(TICK_SECONDS)

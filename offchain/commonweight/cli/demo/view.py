@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group
-from rich.live import Live
-from rich.panel import Panel
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,14 +14,15 @@ from ...chain.client import Head
 from ...core.duties import poll_over
 from ...core.events import Event
 from ...core.state import Round, State, Task, WorkState
-from .story import line, namer, tokens
+from ...nodes.story import line, namer, tokens
+from ..live import LiveView
 
 BARS = "▁▂▃▄▅▆▇█"
 RECENT = 10
 
 
 def phase(state: State, round_: Round, now: int) -> str:
-    """Where a round stands, in one word or two."""
+    """Where a round stands, in one word, and the seconds until its window closes."""
     if round_.settled:
         return "settled"
     if round_.proposal is not None:
@@ -32,9 +30,15 @@ def phase(state: State, round_: Round, now: int) -> str:
     if round_.poll is not None:
         poll = state.polls[round_.poll]
         if now < poll.seal_end:
-            return "checking"
-        return "opening" if poll_over(poll, now) else "revealing"
-    return "claiming" if round_.train_end is None else "training"
+            return _until("checking", poll.seal_end, now)
+        return "opening" if poll_over(poll, now) else _until("revealing", poll.reveal_end, now)
+    if round_.train_end is None:
+        return _until("claiming", round_.claim_end, now)
+    return _until("training", round_.train_end, now)
+
+
+def _until(word: str, end: int, now: int) -> str:
+    return f"{word} {end - now}s" if end > now else word
 
 
 def activity(state: State, task: Task, who: bytes, now: int) -> str:
@@ -60,35 +64,15 @@ def spark(values: list[float]) -> str:
     return "".join(BARS[int((v - low) / (high - low or 1) * (len(BARS) - 1))] for v in values)
 
 
-class View:
-    """Live on a terminal; otherwise one line per event. `console` is stderr when stdout carries JSON."""
+class View(LiveView):
+    """What happened on the chain, and how rounds and participants stand."""
 
     def __init__(
         self, console: Console, title: str, names: Mapping[bytes, str], cheater: bytes | None
     ) -> None:
-        self.console = console
-        self.title = title
+        super().__init__(console, title, RECENT)
         self.names = dict(names)
         self.cheater = cheater
-        self.recent: deque[str] = deque(maxlen=RECENT)
-        self._live = (
-            Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
-        )
-
-    def __enter__(self) -> View:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
-
-    def say(self, text: str) -> None:
-        """A line of our own."""
-        self.recent.append(text)
-        if self._live is None:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def events(self, events: list[Event]) -> None:
         """Tell what happened on the chain."""
@@ -100,7 +84,7 @@ class View:
 
     def show(self, state: State, task: Task | None, now: int, block: int, losses: list[float]) -> None:
         """Redraw the live view."""
-        if self._live is None:
+        if self.live is None:
             return
         parts: list[Any] = [Text(f"{self.title}   block {block}", style="bold")]
         if task is not None:
@@ -108,8 +92,7 @@ class View:
                 rounds_table(state, task, now, losses),
                 people_table(state, task, self.names, self.cheater, now),
             ]
-        parts.append(Panel("\n".join(self.recent) or "starting", title="events", title_align="left"))
-        self._live.update(Group(*parts))
+        self.draw(*parts)
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
@@ -170,9 +153,10 @@ def earned(state: State, task: Task, who: bytes) -> int:
     """Rewards and fees of one participant so far, in token wei, bonds that came back left out."""
     rewards = sum(w.paid for r in task.rounds.values() for w in r.works.values() if w.trainer == who)
     seats = {s.id for s in state.seats.values() if s.owner == who}
-    fees = sum(
-        paid for poll in state.polls.values() for seat, (paid, _) in poll.settled.items() if seat in seats
-    )
+    polls = {round_.poll for round_ in task.rounds.values()}
+    polls |= {poll for poll, dispute in state.juries.items() if state.disputes[dispute].task == task.id}
+    settled = (state.polls[poll].settled for poll in polls if poll)
+    fees = sum(paid for votes in settled for seat, (paid, _) in votes.items() if seat in seats)
     return rewards + fees
 
 

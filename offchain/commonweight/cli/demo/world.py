@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from ...chain.client import Chain
 from ...chain.deploy import deploy
 from ...chain.devnet import Devnet, faucet, fund
 from ...core import economics
+from ...core.errors import CommonweightError
 from ...core.spec import TOKEN, TaskFile, parse_task
 from ..commands import template
 
@@ -139,6 +141,16 @@ class World:
         return [
             p for p in self.people.values() if p.process is not None and p.process.poll() not in (None, 0)
         ]
+
+    def guard(self, deadline: float, limit: float) -> None:
+        """Raises E1905 when a process failed, or when ``deadline`` (monotonic), ``limit`` seconds in all, is over."""
+        for who in self.failed():
+            tail = (who.home / "process.log").read_text(errors="replace").strip().splitlines()[-3:]
+            raise CommonweightError("E1905", f"{who.name} stopped with an error: {' | '.join(tail)}")
+        if time.monotonic() > deadline:
+            raise CommonweightError(
+                "E1905", f"the demo did not get on within {limit:.0f} s", "see the logs of the run"
+            )
 
     def running(self) -> list[Participant]:
         """Participants whose process is alive."""

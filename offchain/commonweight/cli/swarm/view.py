@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.panel import Panel
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ...diloco.plot import Series, plot
 from ..demo.view import spark
+from ..live import LiveView
 from .supervisor import Known, Supervisor
 
 RECENT = 12
@@ -38,29 +36,12 @@ def tell(name: str, event: dict[str, Any]) -> str:
     return ""
 
 
-class SwarmView:
-    """Live on a terminal, otherwise a line per event."""
+class SwarmView(LiveView):
+    """What members of a swarm did, and how they stand."""
 
     def __init__(self, console: Console, title: str) -> None:
-        self.console, self.title = console, title
-        self.recent: deque[str] = deque(maxlen=RECENT)
+        super().__init__(console, title, RECENT)
         self._told: set[tuple[str, int]] = set()
-        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
-
-    def __enter__(self) -> SwarmView:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
-
-    def say(self, text: str) -> None:
-        """A line of our own."""
-        self.recent.append(text)
-        if self._live is None:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def events(self, events: list[tuple[str, dict[str, Any]]]) -> None:
         """Tell what members did; of an anchor, that all have, only once."""
@@ -75,9 +56,8 @@ class SwarmView:
 
     def show(self, swarm: Supervisor) -> None:
         """Redraw the live table."""
-        if self._live is not None:
-            recent = Panel("\n".join(self.recent) or "starting", title="events", title_align="left")
-            self._live.update(Group(Text(self.title, style="bold"), table(swarm.known), recent))
+        if self.live is not None:
+            self.draw(Text(self.title, style="bold"), table(swarm.known))
 
 
 def table(known: dict[str, Known]) -> Table:
