@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,3 +109,39 @@ def test_a_cohort_of_processes_keeps_one_state_when_a_member_dies(
     assert all(promised.values()), result
     assert result["final_loss"] < result["first_loss"]
     assert set(result["finished"]) == {"w0", "w1", "w2"}
+
+
+@pytest.mark.soak
+def test_a_founder_with_an_old_anchor_waits_for_the_newest_history(
+    supervise: Callable[[LocalSwarm], Supervisor],
+) -> None:
+    swarm = supervise(small(3, expect=3, epoch=2))
+
+    def told(name: str, event: str) -> list[dict[str, object]]:
+        lines = (swarm.folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        return [said for said in map(json.loads, lines) if said["event"] == event]
+
+    for name in ("w0", "w1", "w2"):
+        swarm.start(name)
+    wait(swarm, lambda: swarm.known["w0"].round >= 3, "first anchors")
+    swarm.kill("w0")
+    old = len(swarm.known["w1"].anchors)
+    wait(swarm, lambda: len(swarm.known["w1"].anchors) >= old + 2, "anchors without the founder")
+    swarm.kill("w1")
+    swarm.kill("w2")
+    founded = len(told("w0", "founded"))
+    swarm.start("w0")
+    wait(swarm, lambda: bool(told("w0", "waiting")), "the founder waits")
+    assert "w1" in str(told("w0", "waiting")[-1]["reason"])
+    swarm.start("w1")
+    swarm.start("w2")
+    newest = max(anchor["round"] for anchor in swarm.known["w1"].anchors)
+    wait(swarm, lambda: len(swarm.known["w0"].members) == 3, "all in one session")
+    wait(swarm, lambda: swarm.known["w0"].round > newest + 3, "training goes on")
+    swarm.finish()
+    wait(swarm, lambda: not swarm.alive, "the end")
+    result = judge(swarm, [])
+    assert result["checks"]["anchors_agree"]
+    assert result["checks"]["final_models_agree"]
+    assert len(told("w0", "founded")) == founded
+    assert not any(told(name, "history_left") for name in ("w0", "w1", "w2"))

@@ -12,7 +12,7 @@ from commonweight.collectives.messages import Member, Position
 NAMES = ("ada", "bob", "cyd", "dan", "eve")
 
 
-def seen(name: str, work: int, root: int = 0, engaged: bool = False, leader: str = "") -> Seen:
+def seen(name: str, work: int, root: int = 1, engaged: bool = False, leader: str = "") -> Seen:
     follows = (Member(leader, "127.0.0.1", 1),) if leader else ()
     return Seen(name, "127.0.0.1", 1, Position(work, bytes([root]) * 32, engaged or bool(leader), follows))
 
@@ -62,14 +62,17 @@ def test_a_minority_waits_and_says_for_whom() -> None:
         "only 1 of the 3 members who took the last step are there; waiting for bob, cyd"
     )
     assert hindrance(me, last, False, {"bob": seen("bob", 9)}) == ""
-    assert "bob holds the history that goes on" in hindrance(me, last, True, {"bob": seen("bob", 10)})
+    assert "waiting for bob, cyd" in hindrance(me, last, False, {"bob": seen("bob", 0, root=0)})
+    assert "history that goes on is held by bob" in hindrance(me, last, True, {"bob": seen("bob", 10)})
 
 
 def test_a_founder_without_history_founds_beside_nobody_who_has_one() -> None:
     assert hindrance(seen("ada", 0), Standing(), True, {"bob": seen("bob", 0)}) == ""
     assert "bob" in hindrance(seen("ada", 0), Standing(), True, {"bob": seen("bob", 1)})
     assert "no session" in hindrance(seen("bob", 0), Standing(), False, {"ada": seen("ada", 0)})
-    assert "busy" in hindrance(seen("ada", 0), Standing(), True, {"bob": seen("bob", 0, engaged=True)})
+    assert "cannot be joined" in hindrance(
+        seen("ada", 0), Standing(), True, {"bob": seen("bob", 0, engaged=True)}
+    )
 
 
 def test_who_follows_a_dead_leader_leads_nothing() -> None:
@@ -77,7 +80,7 @@ def test_who_follows_a_dead_leader_leads_nothing() -> None:
     assert (
         alike(
             seen("ada", 5),
-            {"bob": seen("bob", 5), "cyd": seen("cyd", 4, 1), "dan": seen("dan", 5, engaged=True)},
+            {"bob": seen("bob", 5), "cyd": seen("cyd", 4, 2), "dan": seen("dan", 5, engaged=True)},
         )
         == 2
     )

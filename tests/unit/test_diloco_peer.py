@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commonweight.cli.swarm.member import Keeper
 from commonweight.cli.swarm.plan import TOKEN, LocalSwarm, free_ports
 from commonweight.core.errors import CommonweightError, EncodingError
 from commonweight.core.fixed import ModelVersion
-from commonweight.diloco.peer import Anchor, AnchorHead
+from commonweight.diloco.peer import PAST, Anchor, AnchorHead, Vitals
 
 COUNT = 300
 
@@ -54,6 +55,43 @@ def test_members_ascend_and_appear_once() -> None:
     for members in (("b", "a"), ("a", "a")):
         with pytest.raises(EncodingError):
             Anchor.decode(anchor(members).encode(), COUNT)
+
+
+def test_an_anchor_knows_its_history_and_who_left_it() -> None:
+    start = Anchor.first(anchor().version)
+    one = start.next(4, ("a", "b"), anchor(seed=1).version)
+    two, fork = (one.next(8, ("a",), anchor(seed=k).version) for k in (2, 3))
+    assert (two.head.number, two.head.work) == (2, 3)
+    assert start.leads_to(fork)
+    assert one.leads_to(two)
+    assert one.leads_to(fork)
+    assert two.leads_to(two)
+    assert not two.leads_to(fork)
+    assert not two.leads_to(fork.next(12, ("b",), anchor().version))
+    assert not two.leads_to(one)
+    far = fork
+    for r in range(PAST + 2):
+        far = far.next(r, ("b",), anchor().version)
+    assert len(far.head.past) == PAST
+    assert two.leads_to(far)  # too long ago to tell
+    assert Anchor.decode(far.encode(), COUNT) is not None
+
+
+def test_an_anchor_of_a_history_that_is_left_is_put_aside(tmp_path: Path) -> None:
+    one = Anchor.first(anchor().version).next(4, ("a", "b"), anchor(seed=1).version)
+    two, fork = (one.next(8, ("a",), anchor(seed=k).version) for k in (2, 3))
+    file = tmp_path / "w0.anchor"
+    keep = Keeper(file, one)
+    keep(two)
+    assert not file.with_suffix(".left").exists()
+    keep(fork)
+    assert Anchor.decode(file.read_bytes(), COUNT).root == fork.root
+    assert Anchor.decode(file.with_suffix(".left").read_bytes(), COUNT).root == two.root
+
+
+@given(st.binary(max_size=12))
+def test_vitals_are_total(junk: bytes) -> None:
+    assert 0 <= Vitals.decode(junk).round <= 2**31
 
 
 def test_a_plan_comes_back_and_its_token_is_private(tmp_path: Path) -> None:

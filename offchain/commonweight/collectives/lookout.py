@@ -93,14 +93,15 @@ def hindrance(me: Seen, standing: Standing, founder: bool, seen: Mapping[str, Se
     """Why this member must not found a session now; empty when it may."""
     engaged = [s.name for s in seen.values() if s.position.engaged and s.position.work >= standing.work]
     if engaged:
-        return f"{_names(engaged)} is busy with a session that cannot be joined yet"
+        return f"a session of {_names(engaged)} cannot be joined yet"
     waiting = [s for s in seen.values() if not s.position.engaged]
     ahead = [s.name for s in waiting if s.outranks(me) and s.position.work > 0]
     if ahead:
-        return f"{_names(ahead)} holds the history that goes on, and waits too"
+        return f"the history that goes on is held by {_names(ahead)}, waiting too"
     if standing.work == 0:
         return "" if founder else "no session is there to join"
-    there = {me.name, *(s.name for s in waiting)} & set(standing.members)
+    # Who has not begun yet does not say what it holds.
+    there = {me.name, *(s.name for s in waiting if any(s.position.root))} & set(standing.members)
     if 2 * len(there) <= len(standing.members):
         missing = _names(set(standing.members) - there)
         return (

@@ -128,7 +128,9 @@ def _fold(known: Known, event: dict[str, Any]) -> None:
     if kind == "started":
         known.state = "joining"
     elif kind == "round":
-        known.state, known.round, known.loss = "training", event["round"], event["loss"]
+        if known.state != "killed":  # what it wrote before may be read after
+            known.state = "training"
+        known.round, known.loss = event["round"], event["loss"]
         known.losses.append((event["round"], event["loss"]))
         known.members, known.root = tuple(event["members"]), event["root"]
     elif kind == "anchor":
