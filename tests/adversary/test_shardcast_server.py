@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import random
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -226,6 +227,56 @@ def test_a_slow_signed_body_is_cut_off_in_time(tmp_path: Path) -> None:
         )
         huge = b"PUT /v1/x HTTP/1.1\r\nHost: x\r\nAuthorization: y\r\nContent-Length: 99999999\r\n\r\n"
         assert until_closed(connect(running, huge)).startswith(b"HTTP/1.1 413")
+
+
+def _signed_heads(domain: Domain) -> dict[str, bytes]:
+    """Requests whose bodies never come, in the shape of each route that takes one."""
+    key, heads = Account.create(), {}
+    for method, path in (
+        ("POST", "/v1/gossip"),
+        ("PUT", f"/v1/artifacts/{ROOT.hex()}"),
+        ("PUT", f"/v1/artifacts/{ROOT.hex()}/shards/0"),
+    ):
+        auth = sign_request(key, domain, bytes(20), method, path, b"x" * 1000, time.time())
+        head = (
+            f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {auth}\r\nContent-Length: 1000\r\n\r\nx"
+        )
+        heads[f"{method} {path}"] = head.encode()
+    return heads
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_whoever_hangs_up_leaves_no_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, reset: bool
+) -> None:
+    """Peers are killed at any moment: in a body, while they wait for news, in the middle of a shard."""
+    domain = Domain(31337, bytes(20))
+    store = Store(tmp_path)
+    store.put(DATA)
+    keeper = Doorkeeper(domain, bytes(20), lambda who: True, SHORT)
+    inbox = Inbox(store, keeper, Rumours(domain, lambda who: True), limits=SHORT)
+    asked = {
+        name: f"GET /v1/artifacts/{ROOT.hex()}{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        for name in ("", "/have/0", "/have/2", "/any/0,1", "/shards/0")
+    }
+    cut = {f"half of {name}": text[:-7] for name, text in asked.items()}
+    with ArtifactServer(store, "127.0.0.1", 0, limits=SHORT, inbox=inbox) as running:
+        for text in (*asked.values(), *cut.values(), *_signed_heads(domain).values()):
+            for wait in (False, True):  # with what came of an answer, and before any
+                line = connect(running, text)
+                if wait:
+                    line.settimeout(0.05)
+                    with contextlib.suppress(TimeoutError):
+                        line.recv(1)
+                if reset:
+                    line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                line.close()
+        end = time.monotonic() + 10
+        while len(running.crowd) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert not len(running.crowd)
+        assert ask(running, "/v1/health")[0] == 200
+    assert not [record.getMessage() for record in caplog.records]
 
 
 MALFORMED = [

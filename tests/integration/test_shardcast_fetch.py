@@ -320,14 +320,16 @@ def test_a_library_stops_asking_who_lied_three_times(ours: Store, theirs: Store)
         library = Library(
             ours, lambda: [liar.url, server.url], quick(), allow_private=True, on_blame=blamed.append
         )
-        for root in roots * 2:
+        for root in roots * 10:  # the honest one may be done before the liar is heard
             library.get(root)
             ours.remove(root)
+            if len([b for b in blamed if b.kind is Fault.LIED]) == 3:
+                break
         asked = len(liar.paths)
         for root in roots:
             library.get(root)
     assert len([b for b in blamed if b.kind is Fault.LIED]) == 3
-    assert asked == len(liar.paths) == 3
+    assert asked == len(liar.paths)
 
 
 def test_too_long_an_artifact_is_refused_before_its_first_shard(ours: Store, theirs: Store) -> None:

@@ -28,6 +28,10 @@ class Giving:
         first_round = all_here and len(self.times) < self.shards
         if first_round and now - self.last.get(index, float("-inf")) < self.hold_seconds:
             return None
+        self.given(index, now)
+        return index
+
+    def given(self, index: int, now: float) -> None:
+        """The shard is given, chosen here or insisted on."""
         self.times[index] = self.times.get(index, 0) + 1
         self.last[index] = now
-        return index

@@ -78,6 +78,7 @@ class Job:
         self._seats: dict[str, _Seat] = {}
         self._buffers: list[bytearray] = []
         self._left: list[tuple[str, PeerFault]] = []
+        self._starving = 0  # refusals, of all sources together, since one of them chose a shard to give
         self._error: CommonweightError | None = None
         self._over = False
 
@@ -222,7 +223,7 @@ class Job:
         manifest = self._partial.manifest
         chosen: list[int] = []
 
-        insist = self._seats[name].refusals >= self._limits.direct_after
+        insist = self._starving >= self._limits.direct_after
 
         def head(answer: Answer) -> None:
             if answer.status == 200:
@@ -317,7 +318,8 @@ class Job:
             if index not in asked or self._plan is None or not self._plan.started(name, index):
                 raise PeerFault(Fault.LIED, "sends a shard that nobody asked for")
             self._learn_header(name, answer)
-            self._seats[name].refusals = max(0, self._seats[name].refusals - 2)
+            self._seats[name].refusals = 0
+            self._starving = self._starving - 2 if insist else 0
             self._dispatch()  # the other shards that were asked for are free again
         return index
 
@@ -328,6 +330,7 @@ class Job:
             seat = self._seats.get(name)
             if seat is not None and self._plan is not None:
                 seat.refusals += 1
+                self._starving += 1
                 self._plan.refused(name, time.monotonic())
                 if seat.refusals > self._limits.refusals:
                     raise PeerFault(Fault.UNREACHABLE, "does not give what it says it has")

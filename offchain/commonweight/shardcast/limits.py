@@ -47,7 +47,7 @@ class Limits:
     """Shards read and hashed at the same time for answers."""
     chunk_bytes: int = MIB
     """What one answer hands to the system at a time, in bytes."""
-    unsent_bytes: int = 256 * KIB
+    unsent_bytes: int = MIB
     """What the kernel may take from us before it has sent it, in bytes."""
     upload_slots: int = 1
     """Shards sent at full speed at the same time, so that each arrives soon and can be passed on."""
@@ -138,8 +138,8 @@ class Limits:
     """Pause before a source that did not have the artifact is asked again."""
     refusals: int = 256
     """Times that a source may not give what it said it has, between two shards that it gave."""
-    direct_after: int = 8
-    """Refusals after which a reader insists on one shard, for which it need not wait for a slot."""
+    direct_after: int = 40
+    """Refusals by all sources in a row after which a reader insists on one shard, which needs no slot."""
     refusal_pause: float = 0.05
     """Pause after a source gave nothing of what it was asked for."""
     retries: int = 1

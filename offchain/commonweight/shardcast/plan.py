@@ -150,15 +150,14 @@ class Plan:
         places = self.limits.in_flight - sum(s.busy for s in self.sources.values())
         if places <= 0:
             return False
+        # one that has only what is on its way already cannot take the place
+        free = self.missing & ~self._booked()
+        wanted = free if self.sources[name].have & free else self.missing
         mine = self._score(self.sources[name])
         better = sum(
             1
             for other, s in self.sources.items()
-            if other != name
-            and not s.busy
-            and now >= s.pause
-            and s.have & self.missing
-            and self._score(s) > mine
+            if other != name and not s.busy and now >= s.pause and s.have & wanted and self._score(s) > mine
         )
         return better < places
 

@@ -21,7 +21,8 @@ from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 
 from ..core import merkle
 from ..core.errors import CommonweightError
@@ -59,26 +60,27 @@ def create_app(
     app.add_middleware(Gate, largest=merkle.SHARD if inbox else 0, limits=limits)
     desk = Desk(store, limits)
 
-    @app.get("/v1/health")
-    async def health() -> dict[str, Any]:
-        return {"ok": True, **info()}
+    async def health(request: Request) -> Response:
+        return JSONResponse({"ok": True, **info()})
 
-    @app.get("/v1/artifacts/{name}")
-    async def manifest(name: str) -> Response:
-        return await desk.manifest(name)
+    async def manifest(request: Request) -> Response:
+        return await desk.manifest(request.path_params["name"])
 
-    @app.get("/v1/artifacts/{name}/have/{count}")
-    async def have(name: str, count: str) -> Response:
-        return await desk.have(name, count)
+    async def have(request: Request) -> Response:
+        return await desk.have(request.path_params["name"], request.path_params["count"])
 
-    @app.get("/v1/artifacts/{name}/any/{indices}")
-    async def any_shard(name: str, indices: str) -> Response:
-        return await desk.any(name, indices)
+    async def any_shard(request: Request) -> Response:
+        return await desk.any(request.path_params["name"], request.path_params["indices"])
 
-    @app.get("/v1/artifacts/{name}/shards/{index}")
-    async def shard(name: str, index: str) -> Response:
-        return await desk.shard(name, index)
+    async def shard(request: Request) -> Response:
+        return await desk.shard(request.path_params["name"], request.path_params["index"])
 
+    # plain routes: there is nothing to validate or to convert, and a swarm asks more often than it transfers
+    app.add_route("/v1/health", health, methods=["GET"])
+    app.add_route("/v1/artifacts/{name}", manifest, methods=["GET"])
+    app.add_route("/v1/artifacts/{name}/have/{count}", have, methods=["GET"])
+    app.add_route("/v1/artifacts/{name}/any/{indices}", any_shard, methods=["GET"])
+    app.add_route("/v1/artifacts/{name}/shards/{index}", shard, methods=["GET"])
     if book is not None:
         _add_versions(app, book)
     if inbox is not None:
@@ -87,16 +89,17 @@ def create_app(
 
 
 def _add_versions(app: FastAPI, book: VersionBook) -> None:
-    @app.get("/v1/versions")
-    async def heads() -> Response:
+    async def heads(request: Request) -> Response:
         newest = book.heads()[:MAX_HEADS]
         return Response(b"".join(record.root for record in newest), media_type=BINARY)
 
-    @app.get("/v1/versions/{name}")
-    async def record(name: str) -> Response:
-        root = parse_name(name)
+    async def record(request: Request) -> Response:
+        root = parse_name(request.path_params["name"])
         found = book.get(root) if root is not None else None
         return _absent() if found is None else Response(found.encode(), media_type=BINARY)
+
+    app.add_route("/v1/versions", heads, methods=["GET"])
+    app.add_route("/v1/versions/{name}", record, methods=["GET"])
 
 
 class Desk:
@@ -160,6 +163,8 @@ class Desk:
         if root is None or not _INDEX.fullmatch(index):
             return _absent()
         async with self._slots.turn() as slot:
+            if (giving := self._given.get(root)) is not None:
+                giving.given(int(index), time.monotonic())
             return await self._loan(root, int(index), {}, slot.keep())
 
     async def _loan(

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
+from starlette.requests import ClientDisconnect
 
 from ..core import merkle
 from ..core.errors import CommonweightError, EncodingError
@@ -65,24 +66,25 @@ class Inbox:
     def add_routes(self, app: FastAPI) -> None:
         """POST announcements, PUT manifests and shards."""
 
-        @app.post(PATH)
         async def gossip(request: Request) -> Response:
             return await self._answer(request, self._limits.gossip_bytes, self._gossip)
 
-        @app.put("/v1/artifacts/{name}")
-        async def manifest(request: Request, name: str) -> Response:
-            root = parse_name(name)
+        async def manifest(request: Request) -> Response:
+            root = parse_name(request.path_params["name"])
             return await self._answer(
                 request, self._limits.manifest_bytes, lambda leave, body: self._begin(root, leave, body)
             )
 
-        @app.put("/v1/artifacts/{name}/shards/{index}")
-        async def shard(request: Request, name: str, index: str) -> Response:
-            root = parse_name(name)
+        async def shard(request: Request) -> Response:
+            root, index = parse_name(request.path_params["name"]), request.path_params["index"]
             number = int(index) if _INDEX.fullmatch(index) else -1
             return await self._answer(
                 request, merkle.SHARD, lambda leave, body: self._add(root, number, leave, body)
             )
+
+        app.add_route(PATH, gossip, methods=["POST"])
+        app.add_route("/v1/artifacts/{name}", manifest, methods=["PUT"])
+        app.add_route("/v1/artifacts/{name}/shards/{index}", shard, methods=["PUT"])
 
     def close(self) -> None:
         """Set all pushes aside; they resume when their owner asks."""
@@ -119,6 +121,8 @@ class Inbox:
             return await asyncio.to_thread(act, leave, bytes(body))
         except Denied as denied:
             return Response(str(denied), denied.status, headers={"connection": "close"})
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
         except EncodingError as error:
             return Response(error.message[:200], 400)
         except CommonweightError as error:
