@@ -126,7 +126,7 @@ bench-shardcast: setup ## spreading and merging beside shardcast 0.3.2 (half an 
 
 TRACES ?= 300
 
-test-deep: setup ## 100,000 runs per property, 1,000,000 calls per invariant, 300 traces, every reorganisation (ARGS="--minutes 9")
+test-deep: setup ## 100,000 runs per property, 1,000,000 calls per invariant, 300 traces (hours; ARGS="--minutes 9", goes on where it stopped)
 	@$(BIN)/python -m scripts.deep $(ARGS)
 
 test-reorgs: setup ## reorganisations of depth 1 to 64 at every step (ARGS="--minutes 9"; goes on where it stopped)

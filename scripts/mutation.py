@@ -94,7 +94,7 @@ def misfits() -> set[int]:
         "sources": {n: {"content": t} for n, t in texts.items()},
         "settings": settings,
     }
-    command = [SOLC, "--base-path", str(ROOT), "--standard-json"]
+    command = [str(SOLC), "--base-path", str(ROOT), "--standard-json"]
     done = subprocess.run(command, input=json.dumps(asked), check=True, capture_output=True, text=True)
     bad = set()
     for error in json.loads(done.stdout).get("errors", []):
@@ -129,9 +129,9 @@ def failing(number: int | None, *arguments: str, patience: float = PATIENCE) -> 
     env = os.environ | {"FOUNDRY_FUZZ_RUNS": "20", "FOUNDRY_INVARIANT_RUNS": "2", "FOUNDRY_THREADS": "1"}
     if number is not None:
         env["FOUNDRY_BLOCK_COINBASE"] = f"0x{FIRST + number:040x}"
-    command = [FORGE, "test", "--fail-fast", "--no-match-test", NOT, *arguments]
+    command = [str(FORGE), "test", "--fail-fast", "--no-match-test", NOT, *arguments]
     if "--match-test" in arguments:
-        command = [FORGE, "test", *arguments]
+        command = [str(FORGE), "test", *arguments]
     with subprocess.Popen(
         command, cwd=HOME, env=env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as run:
