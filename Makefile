@@ -128,10 +128,11 @@ bench-shardcast: setup ## spreading and merging beside shardcast 0.3.2 (half an 
 
 TRACES ?= 300
 
-test-deep: setup ## 100,000 runs per property, 1,000,000 calls per invariant, 300 traces, reorganisations of every depth (hours)
-	@HYPOTHESIS_PROFILE=deep $(BIN)/pytest -q tests/integration/test_reorgs.py
-	@FOUNDRY_PROFILE=deep $(NODE)/forge test $(ARGS)
-	@$(BIN)/python -m tests.reference.protocol --seed 1000 --traces $(TRACES) --actions 600
+test-deep: setup ## 100,000 runs per property, 1,000,000 calls per invariant, 300 traces (hours; ARGS="--minutes 9", goes on where it stopped)
+	@$(BIN)/python -m scripts.deep $(ARGS)
+
+test-reorgs: setup ## reorganisations of depth 1 to 64 at every step (ARGS="--minutes 9"; goes on where it stopped)
+	@$(BIN)/python -m tests.integration.reorg_matrix $(ARGS)
 
 parity: setup ## random calls to the contracts and to their model in Python (ARGS="--seed 7 --traces 20 --actions 600")
 	@$(BIN)/python -m tests.reference.protocol $(ARGS)
@@ -139,8 +140,8 @@ parity: setup ## random calls to the contracts and to their model in Python (ARG
 coverage-contracts: setup ## line and branch coverage of the contracts
 	@$(BIN)/python scripts/coverage.py
 
-mutation: setup ## kill mutants of the contracts (ARGS="--sample 120 --seed 7 --minutes 9"; goes on where it stopped)
-	@$(BIN)/python scripts/mutation.py $(ARGS)
+mutation: setup ## kill every mutant of the contracts (ARGS="--minutes 9"; goes on where it stopped)
+	@$(BIN)/python -m scripts.mutation $(ARGS)
 
 slither: setup ## static analysis of the contracts, in an environment of its own
 	@$(BIN)/python scripts/static.py
@@ -149,10 +150,10 @@ symbolic: setup ## prove properties of Vault and Exact for every argument, in an
 	@$(BIN)/python scripts/symbolic.py $(ARGS)
 
 gas: setup ## gas of every contract test against the snapshot, 2 % allowed
-	@$(NODE)/forge snapshot --snap tests/contracts/gas-snapshot --check --tolerance 2 --no-match-contract "InvariantsTest|AttacksTest" --no-match-test "test_floor|test_lanes|test_trimming|test_noise|test_packing"
+	@$(NODE)/forge snapshot --snap tests/contracts/gas-snapshot --check --tolerance 2 --no-match-contract "InvariantsTest|AttacksTest|PropertiesTest|EdgesTest" --no-match-test "test_floor|test_lanes|test_trimming|test_noise|test_packing"
 
 gas-accept: setup ## accept the gas of every contract test as the new snapshot
-	@$(NODE)/forge snapshot --snap tests/contracts/gas-snapshot --no-match-contract "InvariantsTest|AttacksTest" --no-match-test "test_floor|test_lanes|test_trimming|test_noise|test_packing"
+	@$(NODE)/forge snapshot --snap tests/contracts/gas-snapshot --no-match-contract "InvariantsTest|AttacksTest|PropertiesTest|EdgesTest" --no-match-test "test_floor|test_lanes|test_trimming|test_noise|test_packing"
 
 bench-contracts: setup ## gas per call on Anvil against the targets and the peer
 	@$(BIN)/python tests/benchmarks/bench_contracts.py $(ARGS)

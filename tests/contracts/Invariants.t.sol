@@ -69,7 +69,7 @@ contract InvariantsTest is Base {
 
     /// Lives of every length, each brought home.
     /// forge-config: default.fuzz.runs = 24
-    /// forge-config: deep.fuzz.runs = 5000
+    /// forge-config: deep.fuzz.runs = 500
     function test_solvent_and_never_stuck(uint256 seed) external {
         life.live(seed, 40 + seed % 360);
     }

@@ -378,3 +378,28 @@ SCRIPT: dict[str, Callable[[Life], list[Act]]] = {
     "withdraw": _withdraw,
 }
 """The steps of the protocol in order; what an act's arguments are depends on the chain as it is then."""
+
+
+def essence(state: State) -> tuple[object, ...]:
+    """What a step has brought about, whatever the blocks and their times are."""
+    rounds = [r for task in state.tasks.values() for r in task.rounds.values()]
+    return (
+        state.free,
+        [(r.model, r.mask, r.claimed) for r in rounds],
+        [(w.state, w.root, w.paid, w.opened) for r in rounds for w in r.works.values()],
+        [(p.sealed, p.revealed, p.settled) for p in state.polls.values()],
+        [(d.phase, d.outcome, d.counts) for d in state.disputes.values()],
+    )
+
+
+def survive(life: Life, step: str, depth: int, reached: tuple[object, ...]) -> None:
+    """Undo the newest blocks after a step: every node follows, and the life comes to the same again."""
+    life.undo(depth)
+    life.check_states()  # what was cut off is gone from every node
+    life.pump()
+    life.check_states()
+    life.check_journals()  # sent again, or given up for a reason that the chain gave
+    life.reach(step)
+    life.pump()
+    life.check_states()
+    assert essence(life.state) == reached, (step, depth)
