@@ -92,14 +92,16 @@ def test_a_slanderer_pays_even_when_no_juror_comes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("attack", ["bad-merge", "hidden-merge"])
 def test_a_bad_aggregator_loses_its_bond(tmp_path: Path, attack: str) -> None:
-    """A wrong version is refuted by one lane; one that nobody can see falls to the demand to show a lane."""
+    """A wrong version is refuted by one lane; one that nobody can see falls to the demand to show a lane.
+
+    An honest node may be the first to propose, so the liar has three rounds to try."""
     roles = {"relay-1": ["--attack", attack], "trainer-1": [], "validator-1": []}
-    with world_of(tmp_path, roles, 1) as (world, spectator, clock):
+    with world_of(tmp_path, roles, 3) as (world, spectator, clock):
         task = ended(world, spectator, clock)
         liar = world.people["relay-1"].address
         fines = [winner for r in task.rounds.values() for loser, winner in r.fines if loser == liar]
-        assert len(fines) == 1
-        assert fines[0] in {world.people[n].address for n in ("trainer-1", "validator-1", "publisher")}
+        assert fines
+        assert set(fines) <= {world.people[n].address for n in ("trainer-1", "validator-1", "publisher")}
         assert task.latest != task.initial
         nothing_lost(world, spectator, task, "trainer-1", "validator-1", "publisher")
 

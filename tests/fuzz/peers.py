@@ -130,9 +130,9 @@ def trajectories(data: bytes) -> None:
 
 def completion(data: bytes) -> None:
     """The answer of an inference server."""
-    from commonweight.rl.openai_engine import _choice
+    from commonweight.rl.openai_engine import read_answer
 
-    _choice(data)
+    read_answer(data)
 
 
 def share(data: bytes) -> None:

@@ -46,8 +46,14 @@ PARAMS = {
     "lag": 1,
     "decoyOneIn": 0,
     **dict.fromkeys(("claimT", "trainT", "sealT", "revealT", "openT", "aggT"), WINDOW),
+    "length": 4096,
+    "shift": 8,
+    "trim": 0,
+    "lrNum": 7,
+    "lrDen": 10,
+    "momentumNum": 9,
+    "momentumDen": 10,
 }
-RULE = {"length": 4096, "shift": 8, "trim": 0, "lrNum": 7, "lrDen": 10, "momentumNum": 9, "momentumDen": 10}
 ACTORS = {
     "publisher": 0,
     "trainer-1": 0,
@@ -261,7 +267,7 @@ def _sit(life: Life) -> list[Act]:
 
 
 def _publish(life: Life) -> list[Act]:
-    args = (PARAMS, RULE, b"s" * 32, b"m" * 32, "http://127.0.0.1:8700")
+    args = (PARAMS, b"s" * 32, b"m" * 32, "http://127.0.0.1:8700")
     return [Act("publish", "publisher", "Tasks", "publish", args)]
 
 

@@ -13,7 +13,7 @@ from commonweight.core import seeds
 from commonweight.core.state import WorkState
 from commonweight.nodes.node import Node
 
-from .reorg_life import PARAMS, RULE, SCRIPT, Life, essence, survive
+from .reorg_life import PARAMS, SCRIPT, Life, essence, survive
 
 pytestmark = [pytest.mark.chain, pytest.mark.slow, pytest.mark.timeout(600)]
 DEPTHS = {step: (1, 7, 64, 20)[i % 4] for i, step in enumerate(SCRIPT)}
@@ -51,7 +51,7 @@ def test_a_claim_that_another_branch_gave_to_somebody_else_is_given_up(life: Lif
     first, second = (life.nodes[name] for name in ("trainer-1", "trainer-2"))
     number = max(life.state.tasks) + 1
     publish = life.nodes["publisher"].kit.sender
-    args = (PARAMS | {"slots": 1}, RULE, b"t" * 32, b"m" * 32, "http://127.0.0.1:8700")
+    args = (PARAMS | {"slots": 1}, b"t" * 32, b"m" * 32, "http://127.0.0.1:8700")
     publish.request(f"publish:{number}", "Tasks", "publish", args)
     life.mine()
     free = {who.me: life.state.free[who.me] for who in (first, second)}

@@ -41,15 +41,7 @@ class Wire:
 
     def complete(self, body: dict[str, Any], count: int = 1) -> list[dict[str, Any]]:
         """The ``count`` completions of an answer, in the order of the prompts. Raises E1611."""
-        data = self._post(body)
-        try:
-            choices = json.loads(data)["choices"]
-            choices = sorted(choices, key=lambda c: c.get("index", 0))
-            if len(choices) != count or not all(isinstance(c["text"], str) for c in choices):
-                raise TypeError
-        except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise CommonweightError("E1611", "the engine's answer is no completion") from error
-        return choices
+        return read_answer(self._post(body), count)
 
     def _post(self, body: dict[str, Any]) -> bytes:
         """The server's answer, bounded; busy or broken connections are tried again. Raises E1611."""
@@ -71,6 +63,18 @@ class Wire:
             if answer.status_code not in (408, 429) and answer.status_code < 500:
                 break
         raise CommonweightError("E1611", f"the engine {self._client.base_url} does not answer: {problem}")
+
+
+def read_answer(data: bytes, count: int = 1) -> list[dict[str, Any]]:
+    """The ``count`` completions of a server's answer, in the order of the prompts. Raises E1611."""
+    try:
+        choices = json.loads(data)["choices"]
+        choices = sorted(choices, key=lambda c: c.get("index", 0))
+        if len(choices) != count or not all(isinstance(c["text"], str) for c in choices):
+            raise TypeError
+    except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise CommonweightError("E1611", "the engine's answer is no completion") from error
+    return choices
 
 
 class OpenAIEngine:
