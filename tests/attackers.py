@@ -14,6 +14,11 @@ def sign_flip(lanes: Int64) -> Int64:
     return -lanes
 
 
+def sign_flip_doubled(lanes: Int64) -> Int64:
+    """Undoes the training of two honest members, in a message that is not conspicuously long."""
+    return -2 * lanes
+
+
 def scaled(lanes: Int64) -> Int64:
     """Ten times the honest message, the wrong way round."""
     return -10 * lanes
@@ -58,7 +63,7 @@ class Collusion:
         return -3 * np.mean(self.seen, axis=0).astype(np.int64) if self.seen else lanes
 
 
-ATTACKS = ("sign flip", "scaled", "noise", "collusion")
+ATTACKS = ("sign flip", "sign flip x2", "scaled", "noise", "collusion")
 
 
 def tampers(attack: str, members: int, attackers: int) -> list[Tamper | None]:
@@ -67,5 +72,10 @@ def tampers(attack: str, members: int, attackers: int) -> list[Tamper | None]:
     if attack == "collusion":
         plot = Collusion()
         return [plot.witness] * honest + [plot.attack] * attackers
-    makers = {"sign flip": lambda i: sign_flip, "scaled": lambda i: scaled, "noise": lambda i: Noise(i)}
+    makers = {
+        "sign flip": lambda i: sign_flip,
+        "sign flip x2": lambda i: sign_flip_doubled,
+        "scaled": lambda i: scaled,
+        "noise": lambda i: Noise(i),
+    }
     return [None] * honest + [makers[attack](i) for i in range(attackers)]

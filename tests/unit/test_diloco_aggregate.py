@@ -108,7 +108,7 @@ def crowd(attack: str) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(messages).astype(np.int64), honest
 
 
-@pytest.mark.parametrize("attack", ["none", "sign flip", "scaled", "noise", "collusion"])
+@pytest.mark.parametrize("attack", ["none", "sign flip", "sign flip x2", "scaled", "noise", "collusion"])
 def test_clip_and_cosine_keep_the_honest_direction(attack: str) -> None:
     messages, honest = crowd(attack)
 

@@ -278,7 +278,7 @@ def test_junk_in_a_cohort_weighs_nothing_and_a_missing_shard_is_named() -> None:
     assert not workers[0].up.state.residual.any()
 
 
-@pytest.mark.parametrize("attack", ["sign flip", "scaled", "noise", "collusion"])
+@pytest.mark.parametrize("attack", ["sign flip", "sign flip x2", "scaled", "noise", "collusion"])
 def test_a_robust_cohort_learns_among_liars_where_the_mean_does_not(attack: str) -> None:
     def end(rule: str, lies: list[Tamper | None] | None) -> float:
         workers = cohort("int8", "int8", rule, 8, lies)

@@ -117,6 +117,8 @@ def summary(rows: Rows, config: str) -> dict[str, Any]:
     for name in names(rows, "byzantine"):
         if name.startswith("expander"):
             clean[name] = "expander clean, guard and clip"
+        elif name.startswith("Muon"):
+            clean[name] = "Muon clean, mean"
     return {
         "config": config,
         "seeds": sorted({r["seed"] for r in rows}),

@@ -84,11 +84,12 @@ FAULTS = [
     Case("faults", "expander, 2 of 8 lost each round", topology="expander", drop=2, **GOSSIP),
 ]
 
+RULES = ("mean", "clip-cosine", "trimmed-mean", "median", "norm-clip")
 BYZANTINE = [
     *[Case("byzantine", f"clean, {rule}", aggregator=rule, **SHORT, **WIDE) for rule in ("mean", "clip-cosine")],
     *[
         Case("byzantine", f"{attack}, {rule}", aggregator=rule, attack=attack, attackers=2, **SHORT, **WIDE)
-        for rule in ("mean", "clip-cosine", "trimmed-mean", "median", "norm-clip")
+        for rule in RULES
         for attack in ATTACKS
     ],
     # The default profile has Muon inside.
@@ -99,8 +100,7 @@ BYZANTINE = [
     *[
         Case("byzantine", f"Muon {attack}, {rule}", aggregator=rule, attack=attack, attackers=2,
              **MUON, **SHORT, **WIDE)
-        for attack, rule in (*(("sign flip", r) for r in ("mean", "clip-cosine", "trimmed-mean", "median")),
-                             *((a, "clip-cosine") for a in ATTACKS if a != "sign flip"))
+        for attack in ("sign flip", "sign flip x2") for rule in ("mean", "clip-cosine")
     ],
     Case("byzantine", "expander clean, guard and clip", topology="expander", clip=True, **SHORT, **GOSSIP),
     *[
@@ -108,7 +108,7 @@ BYZANTINE = [
             "byzantine", f"expander {attack}, {'guard and clip' if safe else 'no defence'}", topology="expander",
             attack=attack, attackers=1, guard=safe, clip=safe, **SHORT, **GOSSIP,
         )
-        for attack, safe in (("sign flip", False), ("sign flip", True), ("noise", True), ("collusion", True))
+        for attack, safe in (("sign flip", False), *((a, True) for a in ATTACKS))
     ],
 ]  # fmt: skip
 
