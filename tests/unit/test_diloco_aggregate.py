@@ -99,6 +99,8 @@ def crowd(attack: str) -> tuple[np.ndarray, np.ndarray]:
     honest = messages[2:].mean(axis=0)
     if attack == "sign flip":
         messages[:2] *= -1
+    elif attack == "sign flip x2":
+        messages[:2] *= -2
     elif attack == "scaled":
         messages[:2] *= -30
     elif attack == "noise":
