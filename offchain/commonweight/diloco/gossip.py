@@ -101,11 +101,7 @@ class GossipWorker:
         states = {
             j: self.public[j] for j in neighbours if j in self.public and j in arrived and j not in dropped
         }
-        row, denominator = self.topology.integer_row(self.index, plan.members)
-        if self.clip:
-            states = self._clipped(states, self.public[self.index])
-        pull = mixing.pull(self.public[self.index], states, row, denominator)
-        self.version = fixed.outer_step(self.version, delta - pull, self.rule)
+        self.version = self._mixed(self.public[self.index], states, plan.members, delta)
         return Report(result.tokens, result.loss, self.version.root, tuple(sorted(dropped)))
 
     def _owed(self, plan: Plan, neighbours: tuple[int, ...]) -> dict[int, bytes]:
@@ -129,13 +125,19 @@ class GossipWorker:
             for j in set(heard) - far:
                 self.public[j] = heard[j].lanes
             states = {j: self.public[j] for j in sorted(set(heard) - far)}
-            row, denominator = self.topology.integer_row(self.index, tuple(sorted({self.index, *payloads})))
             own = self.version.weights.astype(np.int64)
-            if self.clip:
-                states = self._clipped(states, own)
-            self.version = fixed.outer_step(
-                self.version, -mixing.pull(own, states, row, denominator), self.rule
+            self.version = self._mixed(
+                own, states, tuple(sorted({self.index, *payloads})), np.zeros_like(own)
             )
+
+    def _mixed(
+        self, own: Int64, states: dict[int, Int64], members: tuple[int, ...], delta: Int64
+    ) -> ModelVersion:
+        """The version after mixing ``own`` with ``states`` among ``members`` and going down by ``delta``."""
+        row, denominator = self.topology.integer_row(self.index, members)
+        if self.clip:
+            states = self._clipped(states, own)
+        return fixed.outer_step(self.version, delta - mixing.pull(own, states, row, denominator), self.rule)
 
     def _split(self, letter: bytes, before: int) -> dict[int, bytes]:
         """A letter's differences by round, at most `MOST_MISSED` of rounds ``before`` this one; of junk, none."""
@@ -215,14 +217,13 @@ class GossipWorker:
             return Copy(lanes, lanes - self.public.get(j, self.public[self.index]), mark)
         if j not in self.public:
             raise EncodingError(f"neighbour {j} sent a difference to a copy not held here")
-        copy = self._moved(j, body)
-        return Copy(copy.lanes, copy.move, mark)
+        return self._moved(j, body, mark)
 
-    def _moved(self, j: int, payload: bytes) -> Copy:
-        """The copy of ``j`` after one difference."""
+    def _moved(self, j: int, payload: bytes, mark: bytes = b"") -> Copy:
+        """The copy of ``j`` after one difference, and what its sender says of it."""
         lanes = self.public[j] + self.compressor.decode(payload, self.version.weights.size)
         lanes = np.clip(lanes, -(2**31), 2**31 - 1)
-        return Copy(lanes, lanes - self.public[j], b"")
+        return Copy(lanes, lanes - self.public[j], mark)
 
     def _clipped(self, states: dict[int, Int64], own: Int64) -> dict[int, Int64]:
         """Neighbours' states, drawn towards the own one until no difference is longer than the median one."""
