@@ -31,7 +31,6 @@ from .messages import (
     Position,
     Ready,
     Recover,
-    Redirect,
     Refuse,
     Report,
     Result,
@@ -330,10 +329,8 @@ class Keeper:
             self._send(link, Beat(self._completed))
             self._session.join(now, message.member, message.root)
             self._flush()
-        elif self._leader is not None and (leader := self.view.member(self._leader.peer)) is not None:
-            self._send(link, Redirect(leader))
         else:
-            self._send(link, Refuse("no session here yet"))
+            self._send(link, Refuse("this member leads no session"))
 
     def _from_leader(self, now: float, message: Message) -> None:
         self._leader_seen = now

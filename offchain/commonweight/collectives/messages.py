@@ -134,13 +134,6 @@ class Recover:
 
 
 @dataclass(frozen=True, slots=True)
-class Redirect:
-    """Not me: ask this one."""
-
-    leader: Member
-
-
-@dataclass(frozen=True, slots=True)
 class Refuse:
     """You are not in the session (any more)."""
 
@@ -181,7 +174,6 @@ Message = (
     | Changed
     | Result
     | Recover
-    | Redirect
     | Refuse
     | Report
     | Position
