@@ -15,7 +15,8 @@ from commonweight.core.errors import CommonweightError
 from commonweight.core.spec import DecoderSpec, ModelSpec, parse_task
 from commonweight.core.verdict import Outcome
 from commonweight.models import architecture
-from commonweight.models.decoder import Architecture, Llama, hidden_states, parameter_count
+from commonweight.models.architecture import Architecture, parameter_count
+from commonweight.models.decoder import Llama, hidden_states
 from commonweight.models.folder import read_config, read_folder, read_tokenizer, write_folder
 from commonweight.rl.environments import make
 from commonweight.rl.tokens import FileTokens
@@ -98,6 +99,16 @@ def test_a_checkpoint_in_shards_is_read_and_one_that_points_elsewhere_is_not(tmp
     assert "outside the folder" in caught.value.message
 
 
+def refusal(change: dict[str, object], folder: Path) -> CommonweightError:
+    """What is said of a Llama folder whose config is changed like this."""
+    write_folder(folder, *made("llama"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(CommonweightError) as caught:
+        read_folder(folder, 64)
+    return caught.value
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -108,14 +119,9 @@ def test_a_checkpoint_in_shards_is_read_and_one_that_points_elsewhere_is_not(tmp
     ],
 )
 def test_what_does_not_fit_is_said(change: dict[str, object], said: str, tmp_path: Path) -> None:
-    arch, flat = made("llama")
-    write_folder(tmp_path, arch, flat)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
-    with pytest.raises(CommonweightError) as caught:
-        read_folder(tmp_path, 64)
-    assert caught.value.code == "E1009"
-    assert said in caught.value.message
+    error = refusal(change, tmp_path)
+    assert error.code == "E1009"
+    assert said in error.message
 
 
 @pytest.mark.parametrize(
@@ -134,15 +140,10 @@ def test_what_does_not_fit_is_said(change: dict[str, object], said: str, tmp_pat
 def test_what_only_the_library_computes_asks_for_the_library(
     change: dict[str, object], said: str, tmp_path: Path
 ) -> None:
-    arch, flat = made("llama")
-    write_folder(tmp_path, arch, flat)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
-    with pytest.raises(CommonweightError) as caught:
-        read_folder(tmp_path, 64)
-    assert caught.value.code == "E1008"
-    assert said in caught.value.message
-    assert "llama, mistral, qwen2 and qwen3" in (caught.value.hint or "")
+    error = refusal(change, tmp_path)
+    assert error.code == "E1008"
+    assert said in error.message
+    assert "llama, mistral, qwen2 and qwen3" in (error.hint or "")
 
 
 @pytest.mark.parametrize(("context", "window"), [(64, 9), (9, 0)])

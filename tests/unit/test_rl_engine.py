@@ -9,7 +9,8 @@ import torch
 from commonweight import models, toploc
 from commonweight.core.errors import CommonweightError
 from commonweight.core.spec import DecoderSpec, ModelSpec
-from commonweight.models.decoder import Architecture, Llama, parameter_count
+from commonweight.models.architecture import Architecture, parameter_count
+from commonweight.models.decoder import Llama
 from commonweight.rl.engine import Completion, Proving, Request, RolloutEngine, Sampling
 from commonweight.toploc import sampling as seeded
 

@@ -14,7 +14,7 @@ from commonweight import models
 from commonweight.core.errors import EncodingError
 from commonweight.core.spec import DecoderSpec, ModelSpec, RlSpec, TrainingSpec
 from commonweight.diloco.inner import TrainState
-from commonweight.models.decoder import Architecture
+from commonweight.models.architecture import Architecture
 from commonweight.rl.adapters import trainable, trainable_count
 from commonweight.rl.environments import UNIT
 from commonweight.rl.learner import advantages, learn, logprobs, minibatch, objective

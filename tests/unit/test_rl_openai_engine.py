@@ -18,7 +18,8 @@ import torch
 from commonweight.cli import rl_play as cli
 from commonweight.core import fixed
 from commonweight.core.errors import CommonweightError
-from commonweight.models.decoder import Architecture, Llama
+from commonweight.models.architecture import Architecture
+from commonweight.models.decoder import Llama
 from commonweight.rl.engine import Request, RolloutEngine, Sampling
 from commonweight.rl.openai_engine import ATTEMPTS, OpenAIEngine
 from commonweight.rl.tokens import ByteTokens

@@ -58,7 +58,7 @@ def write_version(out: Path, spec: Spec, root: bytes, store: Store) -> None:
     import torch
 
     from ..core import fixed
-    from ..models.decoder import parameter_count
+    from ..models.architecture import parameter_count
     from ..models.folder import NEWLINE, write_folder
     from ..tasks.grpo import architecture
     from ..tasks.rl_bundle import Bundle

@@ -17,23 +17,11 @@ from torch import Tensor
 
 from ..core.spec import DecoderSpec, ModelSpec
 from . import llama
-from .architecture import Architecture, parameter_count, rotary, shapes, unflatten
+from .architecture import Architecture, rotary, unflatten
 
 if TYPE_CHECKING:
     from .transformers_policy import TransformersPolicy
 
-__all__ = [
-    "Architecture",
-    "Cache",
-    "Llama",
-    "builtin",
-    "hidden_states",
-    "output_matrix",
-    "parameter_count",
-    "policy",
-    "shapes",
-    "unflatten",
-]
 GROW = 8
 
 

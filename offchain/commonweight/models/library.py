@@ -24,7 +24,7 @@ from torch import Tensor
 from ..core.codec import MAX_STRING
 from ..core.errors import CommonweightError
 from ..core.spec import DecoderSpec, ModelSpec
-from .architecture import Architecture
+from .architecture import Architecture, unflatten
 from .transformers_policy import TransformersPolicy
 
 CLOSE = 1e-3
@@ -96,17 +96,11 @@ def shapes(arch: Architecture) -> list[tuple[str, tuple[int, ...]]]:
     return found
 
 
-def _named(arch: Architecture, flat: Tensor) -> dict[str, Tensor]:
-    listed = shapes(arch)
-    pieces = torch.split(flat, [math.prod(shape) for _, shape in listed])
-    return {name: piece.view(shape) for (name, shape), piece in zip(listed, pieces, strict=True)}
-
-
 def hidden_states(arch: Architecture, flat: Tensor, tokens: Tensor) -> Tensor:
     """As `decoder.hidden_states`."""
     bones = skeleton(arch.library)
     prefix = bones.model.base_model_prefix + "."
-    inner = {n.removeprefix(prefix): t for n, t in _named(arch, flat).items() if n.startswith(prefix)}
+    inner = {n.removeprefix(prefix): t for n, t in unflatten(arch, flat).items() if n.startswith(prefix)}
     with bones.lock:
         out = torch.func.functional_call(
             bones.model.base_model,
@@ -119,12 +113,12 @@ def hidden_states(arch: Architecture, flat: Tensor, tokens: Tensor) -> Tensor:
 
 def output_matrix(arch: Architecture, flat: Tensor) -> Tensor:
     """As `decoder.output_matrix`."""
-    return _named(arch, flat)[skeleton(arch.library).head]
+    return unflatten(arch, flat)[skeleton(arch.library).head]
 
 
 def policy_of(arch: Architecture, flat: Tensor) -> TransformersPolicy:
     """What generates with these weights: a model of the library whose parameters are views of ``flat``."""
-    bones, weights = skeleton(arch.library), _named(arch, flat.detach())
+    bones, weights = skeleton(arch.library), unflatten(arch, flat.detach())
     with bones.lock, torch.inference_mode(False):
         model = deepcopy(bones.model)
         for name, parameter in model.named_parameters():
@@ -194,13 +188,12 @@ def _require_replayable(arch: Architecture, flat: Tensor, model: Any) -> None:
         for at in range(half, time):
             policy.keep(cache, torch.tensor([0, 1]))
             cached.append(policy.decode(cache, tokens[:, at])[1])
-        late, _, ragged = policy.prefill(tokens[:, :half].roll(2, 1), torch.tensor([2, 2]))
+        _, _, ragged = policy.prefill(tokens[:, :half].roll(2, 1), torch.tensor([2, 2]))
         short = hidden_states(arch, flat, tokens[:, : half - 2])[:, -1]
     except CommonweightError:
         raise
     except Exception as error:  # whatever the library raises here, such a model cannot generate for us
         raise _refused(_kind(arch), f"it cannot generate with a cache: {error}") from error
-    del late
     logits = F.linear(hidden, output_matrix(arch, flat))
     if not torch.allclose(logits, theirs, atol=CLOSE, rtol=CLOSE):
         raise _refused(_kind(arch), "its logits are not one matrix times its last hidden states")

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..models.decoder import Architecture, parameter_count, shapes
+from ..models.architecture import Architecture, parameter_count, shapes
 
 LORA_SCALE = 2.0
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from ..core.spec import RlSpec, TrainingSpec
 from ..diloco.inner import TrainState
 from ..diloco.inner import _adamw as adamw
-from ..models.decoder import Architecture, hidden_states, output_matrix
+from ..models.architecture import Architecture
+from ..models.decoder import hidden_states, output_matrix
 from .adapters import Trainable
 from .environments import UNIT
 from .trajectories import Trajectory

@@ -15,7 +15,8 @@ from typing import Any
 from ..chain.faults import fault
 from ..core.spec import RlSpec, TrainingSpec
 from ..diloco.inner import TrainState
-from ..models.decoder import Architecture, policy
+from ..models.architecture import Architecture
+from ..models.decoder import policy
 from .adapters import Trainable
 from .buffer import TrajectoryBuffer, Unit
 from .engine import Proving, RolloutEngine, Sampling

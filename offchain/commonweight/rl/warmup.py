@@ -19,7 +19,8 @@ from ..core.seeds import uniform
 from ..core.spec import StartSpec, TrainingSpec
 from ..diloco.inner import TrainState
 from ..diloco.inner import _adamw as adamw
-from ..models.decoder import Architecture, hidden_states, output_matrix, policy
+from ..models.architecture import Architecture
+from ..models.decoder import hidden_states, output_matrix, policy
 from .engine import RolloutEngine, Sampling
 from .environments import UNIT
 from .rollout import Episode, Scene, play

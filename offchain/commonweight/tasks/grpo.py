@@ -25,7 +25,8 @@ from ..core.spec import DecoderSpec, Spec, TaskFile
 from ..core.works import StepLeaf, TrajectoryLeaf
 from ..diloco.inner import TrainState
 from ..models import initial_parameters, numeric_profile, pin, require_profile
-from ..models.decoder import Architecture, parameter_count, policy
+from ..models.architecture import Architecture, parameter_count
+from ..models.decoder import policy
 from ..rl.adapters import Trainable, trainable, trainable_count
 from ..rl.engine import Policy, Proving, RolloutEngine, Sampling
 from ..rl.environments import OWN, pinned

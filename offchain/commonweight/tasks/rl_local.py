@@ -15,7 +15,7 @@ from ..core.errors import CommonweightError
 from ..core.hashing import tagged
 from ..core.spec import TaskFile, parse_task
 from ..models import pin
-from ..models.decoder import Architecture, parameter_count
+from ..models.architecture import Architecture, parameter_count
 from ..rl.adapters import Trainable, trainable
 from ..rl.engine import Proving
 from ..rl.exchange import Exchange, write

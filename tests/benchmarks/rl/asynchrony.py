@@ -16,7 +16,8 @@ import torch
 from commonweight.core.spec import StartSpec, parse_task
 from commonweight.diloco.inner import TrainState
 from commonweight.models import initial_parameters, pin
-from commonweight.models.decoder import Architecture, Llama
+from commonweight.models.architecture import Architecture
+from commonweight.models.decoder import Llama
 from commonweight.rl.adapters import trainable
 from commonweight.rl.engine import RolloutEngine, Sampling
 from commonweight.rl.environments import parse_mixture

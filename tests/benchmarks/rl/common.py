@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from commonweight.core.spec import DecoderSpec, ModelSpec
-from commonweight.models.decoder import Architecture, parameter_count
+from commonweight.models.architecture import Architecture, parameter_count
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ROOT / "build" / "bench-rl-packages"
@@ -33,7 +33,7 @@ def weights(arch: Architecture, scale: float = 0.05) -> torch.Tensor:
     """Seeded weights, norms of one."""
     generator = torch.Generator().manual_seed(5)
     flat = torch.randn(parameter_count(arch), generator=generator) * scale
-    from commonweight.models.decoder import shapes
+    from commonweight.models.architecture import shapes
 
     at = 0
     for name, shape in shapes(arch):

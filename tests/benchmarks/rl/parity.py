@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from commonweight.core.spec import DecoderSpec, ModelSpec
-from commonweight.models.decoder import Architecture, Llama, parameter_count
+from commonweight.models.architecture import Architecture, parameter_count
+from commonweight.models.decoder import Llama
 from commonweight.models.folder import read_folder, write_folder
 from commonweight.models.transformers_policy import TransformersPolicy
 from commonweight.rl.engine import Policy, Proving, Request, RolloutEngine, Sampling

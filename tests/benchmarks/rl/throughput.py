@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from commonweight.models.decoder import Architecture, Llama
+from commonweight.models.architecture import Architecture
+from commonweight.models.decoder import Llama
 from commonweight.models.folder import write_folder
 from commonweight.rl.engine import Proving, Request, RolloutEngine, Sampling
 
