@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from commonweight.cli import rl_play as cli
+from commonweight.cli.swarm.plan import free_ports
 from commonweight.core.errors import CommonweightError
 from commonweight.rl import vllm_server
 from commonweight.rl.engine import Request, RolloutEngine, Sampling
@@ -198,5 +199,5 @@ def test_vllm_is_started_asked_and_ended(
     with pytest.raises(CommonweightError, match="ended with 1"):
         cli.play(tmp_path / "task.toml", 4, cli.Asked(folder=tmp_path / "broken", vllm=True))
     assert "no such model" in (tmp_path / "vllm.log").read_text()
-    with vllm_server.serving(tmp_path / "model", 1, tmp_path / "vllm.log") as url:
+    with vllm_server.serving(tmp_path / "model", free_ports(1)[0], 1, tmp_path / "vllm.log") as url:
         assert url.startswith("http://127.0.0.1:")

@@ -65,11 +65,12 @@ def _engine(asked: Asked, tokens: Tokens, rule: Sampling, vocab: int) -> Iterato
     """What was asked for, ready to be asked."""
     if asked.vllm:
         from ..rl.vllm_server import NAME, serving
+        from .swarm.plan import free_ports
 
         if asked.folder is None:
             raise CommonweightError("E1904", "vLLM needs a model folder", "--folder FOLDER --vllm")
         named = min(asked.named, vocab) if asked.seeded else 1
-        with serving(asked.folder, named, Path("vllm.log")) as url:
+        with serving(asked.folder, free_ports(1)[0], named, Path("vllm.log")) as url:
             here = replace(asked, url=url, model=NAME, folder=None, vllm=False, ids=True)
             with _engine(here, tokens, rule, vocab) as engine:
                 yield engine

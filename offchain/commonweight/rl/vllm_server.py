@@ -5,7 +5,6 @@ Nothing of vLLM is imported here; it is only looked for, and only when somebody 
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -25,8 +24,8 @@ NAME = "commonweight"
 
 
 @contextmanager
-def serving(folder: Path, named: int, log: Path) -> Iterator[str]:
-    """The address of an engine that serves a model folder and tells up to ``named`` alternatives of a token.
+def serving(folder: Path, port: int, named: int, log: Path) -> Iterator[str]:
+    """The address of an engine that serves a folder at ``port`` and tells up to ``named`` alternatives of a token.
 
     Raises E1008 without vLLM, E1611 when it does not start.
     """
@@ -36,7 +35,6 @@ def serving(folder: Path, named: int, log: Path) -> Iterator[str]:
             "vLLM is not installed here",
             "pip install vllm, or start it elsewhere and name it with --engine http://HOST:PORT/v1",
         )
-    port = _free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     command += ["--served-model-name", NAME, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--max-logprobs", str(named)]
@@ -66,9 +64,3 @@ def _wait(child: subprocess.Popen[bytes], address: str, log: Path) -> None:
             pass
         time.sleep(POLL_SECONDS)
     raise CommonweightError("E1611", f"vLLM did not start within {START_SECONDS:.0f} s", f"see {log}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
