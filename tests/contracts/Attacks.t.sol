@@ -5,29 +5,16 @@ import {Panel} from "../../contracts/Panel.sol";
 import {Tasks} from "../../contracts/Tasks.sol";
 import {Vault} from "../../contracts/Vault.sol";
 import {BURN, Header, Params, State} from "../../contracts/libraries/Types.sol";
-import {Base} from "./Base.sol";
+import {Polled} from "./Base.sol";
 import {FeeToken, HookToken} from "./Vault.t.sol";
 
 /// The attack table of docs/protocol.md, one scenario per row, each with random amounts, times, places or votes.
 /// Everything starts with two submitted works, four honest seats and their poll open.
-contract AttacksTest is Base {
+contract AttacksTest is Polled {
     uint256 private constant BOND = 16e18;
     uint256 private constant REWARD = 10e18;
     uint256 private constant FEE = 1e18;
     uint256 private constant AGG_BOND = 6e18;
-    uint256 private t;
-    uint256 private poll;
-    uint256 private risk;
-
-    function setUp() public override {
-        super.setUp();
-        _trainers(3);
-        _seats(5);
-        t = _publish(params());
-        poll = _submitted(t, 0);
-        panel.seed(poll);
-        risk = tasks.risk(t);
-    }
 
     function _gain(address who) private view returns (int256) {
         return int256(vault.free(who)) - int256(10_000 * UNIT);

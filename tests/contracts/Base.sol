@@ -604,3 +604,20 @@ abstract contract Base {
         return abi.encodeWithSelector(selector, a);
     }
 }
+
+/// A world with a poll about the two works of a task's first round, its seed drawn.
+abstract contract Polled is Base {
+    uint256 internal t;
+    uint256 internal poll;
+    uint256 internal risk;
+
+    function setUp() public override {
+        super.setUp();
+        _trainers(3);
+        _seats(5);
+        t = _publish(params());
+        poll = _submitted(t, 0);
+        panel.seed(poll);
+        risk = tasks.risk(t);
+    }
+}

@@ -18,7 +18,7 @@ import {
     Votes,
     Work
 } from "../../contracts/libraries/Types.sol";
-import {Base} from "./Base.sol";
+import {Polled} from "./Base.sol";
 
 /// Whoever calls it reverts: a trainer who must be paid all the same (I18, I19).
 contract Hostile {
@@ -30,24 +30,11 @@ contract Hostile {
 /// The invariants of docs/protocol.md, one property per number, each over random amounts, times, votes and callers.
 /// Random lives check the same numbers along whole lives (Invariants.t.sol); here each stands alone, so that its name fails.
 /// Everything starts with two submitted works, five seats and their poll open.
-contract PropertiesTest is Base {
+contract PropertiesTest is Polled {
     uint256 private constant BOND = 16e18;
     uint256 private constant REWARD = 10e18;
     uint256 private constant FEE = 1e18;
     uint256 private constant START = 10_000 * UNIT;
-    uint256 private t;
-    uint256 private poll;
-    uint256 private risk;
-
-    function setUp() public override {
-        super.setUp();
-        _trainers(3);
-        _seats(5);
-        t = _publish(params());
-        poll = _submitted(t, 0);
-        panel.seed(poll);
-        risk = tasks.risk(t);
-    }
 
     /// Each of seats 1..5 votes on both works by two bits of `votes`: nothing, accept, accept the first, reject the first.
     function _ballot(uint256 votes, uint256 seat) private pure returns (uint256[] memory) {
