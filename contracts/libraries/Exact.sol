@@ -16,7 +16,8 @@ library Exact {
 
     /// True when lane `c.lane` of leaf `c.leaf` of `c.proposed` is what the rule makes of `c.base` and the updates.
     /// `proof` shows that leaf, the leaf of the same lane of the base's momentum, of its weights (unless the lane is one of
-    /// the momentum), and the leaf of each accepted update. A leaf is packed (`Tree.unpack`), with its siblings behind it. Reverts unless each belongs to the committed artifact of its place.
+    /// the momentum), and the leaf of each accepted update. A leaf is packed (`Tree.unpack`), with its siblings behind it.
+    /// Reverts unless each belongs to the committed artifact of its place.
     function right(MergeClaim memory c, bytes calldata proof) internal view returns (bool) {
         uint256 half = c.terms.length / Tree.LEAF;
         uint256 pos = c.leaf < half ? c.leaf : c.leaf - half;

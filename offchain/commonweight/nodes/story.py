@@ -101,7 +101,7 @@ def line(event: Event, name: Name) -> str | None:
             return None
 
 
-MILESTONES = ("Published", "RoundBegun", "Drawn", "Advanced", "Closed")
+MILESTONES = ("Published", "RoundBegun", "Advanced", "Closed")
 
 
 def own_line(event: Event, me: bytes, state: State) -> str | None:
